@@ -1,0 +1,1 @@
+"""Simulated phones: their typing, their logs, their training, and fleets of them."""

@@ -1,0 +1,1 @@
+"""Who types what, when, and with which keystrokes."""

@@ -1,0 +1,5 @@
+"""The `kbdfl` command."""
+
+from kbdfl.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,34 @@
+"""What every command shares: `--json`, `--seed`, one-line errors, progress bars."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+
+def json_option(command: Callable) -> Callable:
+    """`--json`: one JSON object on standard output and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")(command)
+
+
+def seed_option(command: Callable) -> Callable:
+    """`--seed`: everything random follows from it."""
+    return click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness.")(
+        command
+    )
+
+
+def show(result: dict[str, Any], *, as_json: bool, text: str | None = None) -> None:
+    """Print a command's result: as one JSON object, or as `text` (by default a line a key)."""
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        click.echo(text if text is not None else "\n".join(f"{key:>20}  {value}" for key, value in result.items()))
+
+
+def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
+    """A progress bar on standard error, shown only when that is a terminal."""
+    return tqdm(iterable, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)

@@ -1,0 +1,66 @@
+"""The command group: finds a command's module only when it is asked for, and turns errors into one line."""
+
+import importlib
+import sys
+
+import click
+
+from kbdfl._version import __version__
+from kbdfl.errors import KbdflError
+
+# command -> (module, one line of help); the module's attribute of the same name is the click command
+COMMANDS = {
+    "demo": "The whole loop: phones type, the fleet learns, the keyboard predicts.",
+    "simulate": "Run federated rounds in this process.",
+    "serve": "Serve a federated task over HTTP, with its dashboard and keyboard.",
+    "fleet": "Play phones against a server over HTTP.",
+    "data": "Generate typing logs, or describe them.",
+    "export": "Write a run's model as an ONNX bundle.",
+    "evaluate": "Measure a bundle on typing logs.",
+    "predict": "Suggest the next word.",
+    "bench": "Measure the kernels beside peers.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports `kbdfl.cli.<command>` on first use, so that `kbdfl --help` does not load onnxruntime."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"kbdfl.cli.{name}"), name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="kbdfl")
+def group() -> None:
+    """Federated learning for a phone keyboard."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; bad input ends in one line on standard error and exit code 2."""
+    try:
+        group.main(args=arguments, prog_name="kbdfl", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except (KbdflError, click.ClickException) as error:
+        click.echo(f"kbdfl: {error}", err=True)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        click.echo(f"kbdfl: {error}", err=True)
+        sys.exit(2)

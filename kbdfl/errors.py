@@ -1,0 +1,56 @@
+"""Errors a user can cause. Their text is one line: what must hold, and what came.
+
+The command line prints it and ends with exit code 2; the server answers with `status` and the same text.
+"""
+
+
+class KbdflError(Exception):
+    """Base of every error that is somebody's input and not a fault of the program."""
+
+    status = 400
+
+
+class ConfigError(KbdflError):
+    """An option or a configuration file asks for something impossible."""
+
+
+class DataError(KbdflError):
+    """A log, a vocabulary or a corpus is missing, malformed or empty."""
+
+
+class ModelError(KbdflError):
+    """A model, checkpoint or bundle is not the one that was promised."""
+
+
+class WireError(KbdflError):
+    """A frame is truncated, altered, too large, or of another version."""
+
+
+class TooLarge(KbdflError):
+    """A body or frame is over its stated limit."""
+
+    status = 413
+
+
+class Unauthorised(KbdflError):
+    """A request is not signed by an enrolled device."""
+
+    status = 401
+
+
+class NotFound(KbdflError):
+    """There is no such thing."""
+
+    status = 404
+
+
+class Conflict(KbdflError):
+    """A report for another round, or a second one of the same device."""
+
+    status = 409
+
+
+class ServerUnavailable(KbdflError):
+    """The server cannot be reached or does not answer as one of ours."""
+
+    status = 503

@@ -1,0 +1,85 @@
+"""A model is one flat float32 vector and a `ParamSpec`; this file also keeps it on disk.
+
+Kernels, codecs and aggregation see the flat vector alone. The spec says which slice is which tensor and has
+a hash, so that a device can refuse a vector that was laid out for another model.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from kbdfl.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """Names and shapes of a model's tensors, in the order in which they stand in the flat vector."""
+
+    entries: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return sum(prod(shape) for _, shape in self.entries)
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits that name this layout."""
+        return hashlib.sha256(json.dumps(self.entries).encode()).hexdigest()[:16]
+
+    def views(self, flat: np.ndarray) -> dict[str, np.ndarray]:
+        """Views into `flat` (P,), one a tensor; writing to them writes to `flat`."""
+        if flat.shape != (self.size,):
+            raise ModelError(f"a flat vector of {self.size} parameters is needed, got shape {flat.shape}")
+        views, start = {}, 0
+        for name, shape in self.entries:
+            views[name] = flat[start : start + prod(shape)].reshape(shape)
+            start += prod(shape)
+        return views
+
+
+def digest(flat: np.ndarray) -> str:
+    """sha256 (hex) of a float32 vector's little-endian bytes: the name of exactly these parameters."""
+    return hashlib.sha256(np.ascontiguousarray(flat, "<f4").view(np.uint8)).hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, or a crash, sees the old content or the new, never a part."""
+    temporary = path.with_name(path.name + ".part")
+    with open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def save_checkpoint(path: Path, flat: np.ndarray, spec: ParamSpec, metadata: dict) -> None:
+    """Write parameters and `metadata` (JSON values) as safetensors; equal content gives equal bytes."""
+    tensors = {name: np.ascontiguousarray(view) for name, view in spec.views(flat).items()}
+    # One metadata key only: safetensors writes several in random order.
+    document = json.dumps(metadata | {"spec": spec.entries, "sha256": digest(flat)}, sort_keys=True)
+    write_atomically(Path(path), save(tensors, metadata={"kbdfl": document}))
+
+
+def load_checkpoint(path: Path) -> tuple[np.ndarray, ParamSpec, dict]:
+    """Read what `save_checkpoint` wrote: (flat float32 (P,), spec, metadata). Raises ModelError."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {})["kbdfl"])
+            spec = ParamSpec(tuple((name, tuple(shape)) for name, shape in metadata["spec"]))
+            flat = np.concatenate([file.get_tensor(name).ravel() for name, _ in spec.entries])
+    except FileNotFoundError:
+        raise ModelError(f"no checkpoint at {path}") from None
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, struct.error) as error:
+        raise ModelError(f"{path} is not a kbdfl checkpoint: {str(error).splitlines()[0][:120]}") from None
+    if flat.dtype != np.float32 or digest(flat) != metadata["sha256"]:
+        raise ModelError(f"{path} is damaged: its parameters do not match the sha256 it carries")
+    return flat, spec, metadata

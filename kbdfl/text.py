@@ -1,0 +1,193 @@
+"""Words, the vocabulary and batches: from a typed message to the packed token ids that a kernel trains on.
+
+Policy: Unicode NFKC, lower case, curly apostrophes made straight; a word is a run of letters and digits with
+apostrophes inside (`don't`), everything else separates and is dropped. A mask such as `<email>` counts as one
+word that no vocabulary knows. The same rules are inside `tokenizer.json`, so plain `tokenizers` agrees.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from kbdfl.errors import DataError
+from kbdfl.params import write_atomically
+
+SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
+PAD, UNK, BOS, EOS = range(4)
+IGNORED = -1  # a target that is not learned: unknown words, which a keyboard never offers
+_WORD = r"<(?:email|url|#)>|[\p{L}\p{M}\p{N}]+(?:'[\p{L}\p{M}\p{N}]+)*"
+
+
+class Vocabulary:
+    """A closed list of words on a Hugging Face word-level tokenizer; ids 0 to 3 are the specials."""
+
+    def __init__(self, tokenizer: Tokenizer, source: str = "unstated") -> None:
+        self._tokenizer = tokenizer
+        self.source = source
+        size = tokenizer.get_vocab_size()
+        self.tokens: tuple[str, ...] = tuple(tokenizer.id_to_token(i) or "" for i in range(size))
+        if self.tokens[:4] != SPECIALS:
+            raise DataError(f"a vocabulary must begin with {' '.join(SPECIALS)}, got {' '.join(self.tokens[:4])}")
+
+    @classmethod
+    def of_words(cls, words: Sequence[str], source: str) -> "Vocabulary":
+        """A vocabulary of exactly these distinct words (already lower-cased), in this order.
+
+        `source` says where they come from and travels in the bundle's manifest.
+        """
+        ids = {token: i for i, token in enumerate((*SPECIALS, *words))}
+        if len(ids) != len(words) + len(SPECIALS):
+            raise DataError("the words of a vocabulary must be distinct and none of them a special token")
+        tokenizer = Tokenizer(models.WordLevel(ids, unk_token=SPECIALS[UNK]))
+        tokenizer.normalizer = normalizers.Sequence(
+            [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex("[\u2018\u2019\u02bc]"), "'")]
+        )
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<bos> $A <eos>", special_tokens=[("<bos>", BOS), ("<eos>", EOS)]
+        )
+        tokenizer.decoder = decoders.WordPiece(prefix="", cleanup=False)
+        return cls(tokenizer, source)
+
+    @classmethod
+    def load(cls, path: Path, source: str = "unstated") -> "Vocabulary":
+        """Read a `tokenizer.json`. Raises DataError when it is missing or not one."""
+        if not Path(path).is_file():
+            raise DataError(f"no vocabulary at {path}")
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception for a malformed file
+            raise DataError(f"{path} is not a tokenizer.json: {str(error)[:100]}") from None
+        return cls(tokenizer, source)
+
+    def save(self, path: Path) -> None:
+        write_atomically(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The content of `tokenizer.json`; equal vocabularies give equal bytes."""
+        return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False, indent=1).encode()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the tokens in order: what a task names and a device checks."""
+        return hashlib.sha256("\n".join(self.tokens).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def split(self, text: str) -> list[str]:
+        """The words of `text` under the policy above, known or not."""
+        normal = self._tokenizer.normalizer.normalize_str(text)
+        return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
+
+    def encode(self, text: str) -> list[int]:
+        """`<bos>`, the ids of the words (UNK where unknown), `<eos>`."""
+        return self._tokenizer.encode(text).ids
+
+    def encode_many(self, texts: Iterable[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def id(self, word: str) -> int:
+        """The id of one normalised word, UNK if it is not in the list."""
+        found = self._tokenizer.token_to_id(word)
+        return UNK if found is None else found
+
+
+def public_words(count: int) -> tuple[list[str], np.ndarray]:
+    """The `count` most frequent English words of the `wordfreq` package and their frequencies, float64 (count,).
+
+    wordfreq merges subtitles, news, books, web text and social media; no user's log is looked at.
+    """
+    import wordfreq
+
+    splitter = Vocabulary.of_words([], "")
+    words: list[str] = []
+    for word in wordfreq.top_n_list("en", count * 2):
+        if splitter.split(word) == [word] and not word.isdigit():
+            words.append(word)
+        if len(words) == count:
+            return words, np.array([wordfreq.word_frequency(word, "en") for word in words])
+    raise DataError(f"the public word list holds fewer than {count} usable words")
+
+
+def public_vocabulary(size: int) -> tuple[Vocabulary, np.ndarray]:
+    """A vocabulary of `size` tokens (specials included) from the public list, and its words' frequencies."""
+    words, frequencies = public_words(size - len(SPECIALS))
+    return Vocabulary.of_words(words, "the most frequent English words of the public list wordfreq"), frequencies
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatches:
+    """Sentences packed without padding, as one kernel call takes them.
+
+    Batch k holds sentences sorted by length, longest first, laid out time-major: first all sentences' first
+    tokens, then the second tokens of those that have one, and so on. Nothing is padded, so nothing needs a mask.
+
+    inputs, targets   int32 (N,)  all batches' rows one after another; target IGNORED (-1) is not learned
+    active            int32       how many sentences are alive at each time step, batch after batch
+    steps             int32 (K,)  the number of time steps of each batch
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    active: np.ndarray
+    steps: np.ndarray
+
+    @property
+    def tokens(self) -> int:
+        """How many targets are learned."""
+        return int((self.targets != IGNORED).sum())
+
+
+def pack(batches: Sequence[Sequence[Sequence[int]]]) -> PackedBatches:
+    """Pack batches of sentences `[<bos>, word, ..., <eos>]`: each word is predicted from those before it.
+
+    The closing `<eos>` is neither an input nor a target, and unknown words are inputs but not targets.
+    """
+    inputs: list[np.ndarray] = []
+    targets: list[np.ndarray] = []
+    active: list[np.ndarray] = []
+    steps: list[int] = []
+    for batch in batches:
+        lengths = np.array([len(sentence) - 2 for sentence in batch], np.int64)
+        order = np.argsort(-lengths, kind="stable")
+        order = order[lengths[order] > 0]
+        if not len(order):
+            continue
+        longest = int(lengths[order[0]])
+        padded = np.zeros((len(order), longest + 1), np.int32)
+        for row, index in enumerate(order):
+            padded[row, : lengths[index] + 1] = batch[index][:-1]
+        alive = np.arange(longest)[:, None] < lengths[order][None, :]
+        inputs.append(padded[:, :-1].T[alive])
+        targets.append(padded[:, 1:].T[alive])
+        active.append(alive.sum(1).astype(np.int32))
+        steps.append(longest)
+    empty = np.zeros(0, np.int32)
+    target = np.concatenate(targets) if targets else empty
+    return PackedBatches(
+        inputs=np.concatenate(inputs) if inputs else empty,
+        targets=np.where(target < len(SPECIALS), np.int32(IGNORED), target),
+        active=np.concatenate(active) if active else empty,
+        steps=np.array(steps, np.int32),
+    )
+
+
+def training_batches(
+    sentences: Sequence[Sequence[int]], *, batch_size: int, epochs: int, max_words: int, random: np.random.Generator
+) -> PackedBatches:
+    """A client's whole local run: `epochs` passes over shuffled batches of `batch_size` sentences.
+
+    Sentences are cut to `max_words` words and shuffled anew in every epoch.
+    """
+    usable = [[*sentence[: max_words + 1], EOS] for sentence in (s[:-1] for s in sentences) if len(sentence) > 1]
+    batches = []
+    for _ in range(epochs):
+        order = random.permutation(len(usable))
+        batches += [[usable[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
+    return pack(batches)

@@ -1,0 +1,2 @@
+"""temporary"""
+def f(): return 1

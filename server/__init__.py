@@ -1,0 +1,1 @@
+"""The aggregation server: HTTP, storage and pages around `kbdfl.coordinator`."""
