@@ -1,0 +1,24 @@
+# What must hold of a packed run before a kernel may touch memory by it.
+cdef inline object packed_error(
+    int V, const int[::1] inputs, const int[::1] targets, const int[::1] active, const int[::1] steps
+):
+    """None, or the one line that says what is wrong with the packed batches."""
+    cdef Py_ssize_t i, t, k, rows = 0, step = 0
+    if targets.shape[0] != inputs.shape[0]:
+        return f"inputs and targets must have one length, got {inputs.shape[0]} and {targets.shape[0]}"
+    for i in range(inputs.shape[0]):
+        if inputs[i] < 0 or inputs[i] >= V:
+            return f"inputs must lie in [0, {V}), got {inputs[i]}"
+        if targets[i] < -1 or targets[i] >= V:
+            return f"targets must lie in [-1, {V}), got {targets[i]}"
+    for k in range(steps.shape[0]):
+        if steps[k] < 1 or step + steps[k] > active.shape[0]:
+            return f"steps must be >= 1 and sum to the length of active ({active.shape[0]}), got {steps[k]}"
+        for t in range(steps[k]):
+            if active[step + t] < 1 or (t > 0 and active[step + t] > active[step + t - 1]):
+                return f"active must be >= 1 and never increase within a batch, got {active[step + t]}"
+            rows += active[step + t]
+        step += steps[k]
+    if step != active.shape[0] or rows != inputs.shape[0]:
+        return f"active must sum to the number of rows ({inputs.shape[0]}), got {rows}"
+    return None
