@@ -30,7 +30,7 @@ def packages() -> list[str]:
 
 def extensions() -> list[Extension]:
     # -O3 is what vectorises the loops of _simd.h; no -march: the variants are picked at run time.
-    flags = [] if sys.platform == "win32" else ["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-unused-function"]
+    flags = [] if sys.platform == "win32" else ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wno-unused-function"]
     return [
         Extension(
             f"kbdfl.kernels.{source.stem}",

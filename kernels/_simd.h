@@ -1,8 +1,8 @@
 /* The elementwise loops of the model, written so that GCC vectorises them at -O3.
  *
  * Each function is compiled several times and the best variant for the processor is picked when the module
- * loads (target_clones), so an installed build needs no -march. Sums run over LANES independent partial sums:
- * that is what allows vectors without reordering floating-point arithmetic behind the reader's back.
+ * loads (target_clones), so an installed build needs no -march. `omp simd` (compile-time only, -fopenmp-simd)
+ * names the few reductions whose order may change; nothing is compiled with -ffast-math.
  *
  * Shapes: n rows (alive sentences), H cells, V words. All arrays are row-major float32.
  */
@@ -18,8 +18,6 @@
 #else
 #define KBDFL_CLONES
 #endif
-
-#define LANES 16
 
 /* exp(x) to 2 ulp on [-87, 88], clamped outside; NaN stays NaN. Cephes' polynomial after x = n ln2 + f. */
 static inline float kb_exp(float x) {
@@ -89,7 +87,19 @@ KBDFL_CLONES static void kb_cell_backward(int n, int H, float *restrict z, const
     }
 }
 
-/* One row of logits (V,) without bias -> softmax(logits + bias) * scale in place.
+/* x (V,) += bias (V,); returns the largest sum. */
+static inline float kb_add_bias(int V, float *restrict x, const float *restrict bias) {
+    float peak = -INFINITY;
+#pragma omp simd reduction(max : peak)
+    for (int j = 0; j < V; j++) {
+        float v = x[j] + bias[j];
+        x[j] = v;
+        peak = v > peak ? v : peak;
+    }
+    return peak;
+}
+
+/* One row of logits (V,) without bias -> softmax(logits + bias) * scale - scale at the target, in place.
  * Returns -log softmax[target]; target < 0 gives loss 0 and a row of zeros. */
 KBDFL_CLONES static float kb_softmax_row(int V, float *restrict x, const float *restrict bias, int target,
                                          float scale) {
@@ -97,26 +107,13 @@ KBDFL_CLONES static float kb_softmax_row(int V, float *restrict x, const float *
         memset(x, 0, sizeof(float) * (size_t)V);
         return 0.0f;
     }
-    float top[LANES], sum[LANES], peak = -INFINITY, total = 0.0f;
-    int whole = V - V % LANES;
-    for (int l = 0; l < LANES; l++) { top[l] = -INFINITY; sum[l] = 0.0f; }
-    for (int j = 0; j < whole; j += LANES)
-        for (int l = 0; l < LANES; l++) {
-            float v = x[j + l] + bias[j + l];
-            x[j + l] = v;
-            top[l] = v > top[l] ? v : top[l];
-        }
-    for (int j = whole; j < V; j++) { x[j] += bias[j]; peak = x[j] > peak ? x[j] : peak; }
-    for (int l = 0; l < LANES; l++) peak = top[l] > peak ? top[l] : peak;
-    float chosen = x[target] - peak;
-    for (int j = 0; j < whole; j += LANES)
-        for (int l = 0; l < LANES; l++) {
-            float e = kb_exp(x[j + l] - peak);
-            x[j + l] = e;
-            sum[l] += e;
-        }
-    for (int j = whole; j < V; j++) { x[j] = kb_exp(x[j] - peak); total += x[j]; }
-    for (int l = 0; l < LANES; l++) total += sum[l];
+    float peak = kb_add_bias(V, x, bias), total = 0.0f, chosen = x[target] - peak;
+#pragma omp simd reduction(+ : total)
+    for (int j = 0; j < V; j++) {
+        float e = kb_exp(x[j] - peak);
+        x[j] = e;
+        total += e;
+    }
     float factor = scale / total;
     for (int j = 0; j < V; j++) x[j] *= factor;
     x[target] -= scale;
@@ -127,22 +124,10 @@ KBDFL_CLONES static float kb_softmax_row(int V, float *restrict x, const float *
  * score above the target, ties in favour of the smaller id. x becomes logits with bias. */
 KBDFL_CLONES static int kb_rank_row(int V, float *restrict x, const float *restrict bias, int target, int first,
                                     float *restrict loss) {
-    float top[LANES], sum[LANES], peak = -INFINITY, total = 0.0f;
-    int whole = V - V % LANES, rank = 0;
-    for (int l = 0; l < LANES; l++) { top[l] = -INFINITY; sum[l] = 0.0f; }
-    for (int j = 0; j < whole; j += LANES)
-        for (int l = 0; l < LANES; l++) {
-            float v = x[j + l] + bias[j + l];
-            x[j + l] = v;
-            top[l] = v > top[l] ? v : top[l];
-        }
-    for (int j = whole; j < V; j++) { x[j] += bias[j]; peak = x[j] > peak ? x[j] : peak; }
-    for (int l = 0; l < LANES; l++) peak = top[l] > peak ? top[l] : peak;
-    for (int j = 0; j < whole; j += LANES)
-        for (int l = 0; l < LANES; l++) sum[l] += kb_exp(x[j + l] - peak);
-    for (int j = whole; j < V; j++) total += kb_exp(x[j] - peak);
-    for (int l = 0; l < LANES; l++) total += sum[l];
-    float own = x[target];
+    float peak = kb_add_bias(V, x, bias), total = 0.0f, own = x[target];
+    int rank = 0;
+#pragma omp simd reduction(+ : total)
+    for (int j = 0; j < V; j++) total += kb_exp(x[j] - peak);
     *loss = logf(total) - (own - peak);
     for (int j = first; j < target; j++) rank += x[j] >= own;
     for (int j = target > first ? target : first; j < V; j++) rank += x[j] > own;
@@ -164,13 +149,11 @@ KBDFL_CLONES static void kb_add(int64_t n, const float *restrict a, float *restr
 KBDFL_CLONES static double kb_sum_squares(int64_t n, const float *restrict x) {
     double total = 0.0;
     for (int64_t start = 0; start < n; start += 4096) {
-        int64_t end = start + 4096 < n ? start + 4096 : n, j = start;
-        float sum[LANES];
-        for (int l = 0; l < LANES; l++) sum[l] = 0.0f;
-        for (; j + LANES <= end; j += LANES)
-            for (int l = 0; l < LANES; l++) sum[l] += x[j + l] * x[j + l];
-        for (; j < end; j++) sum[0] += x[j] * x[j];
-        for (int l = 0; l < LANES; l++) total += sum[l];
+        int64_t end = start + 4096 < n ? start + 4096 : n;
+        float part = 0.0f;
+#pragma omp simd reduction(+ : part)
+        for (int64_t j = start; j < end; j++) part += x[j] * x[j];
+        total += part;
     }
     return total;
 }
