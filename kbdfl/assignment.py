@@ -1,0 +1,62 @@
+"""What a server asks of one phone: the message that both sides of a check-in agree on."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, get_type_hints
+
+from kbdfl.algorithms import ClientRule
+from kbdfl.errors import ConfigError, WireError
+from kbdfl.model import CifgConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One phone's part in one round.
+
+    task, round       which round of which task the report belongs to
+    version           of the model to start from, with its sha256 and the hash of its `ParamSpec`
+    vocabulary        sha256 of the words that the model was laid out for
+    config, client    the model's shape and the local training rule
+    upload            how to write the delta (`kbdfl.codec`), after clipping it to update_clip_norm (0 = not)
+    seed              of the shuffling and of the stochastic rounding
+    deadline_s        the report must arrive within this many seconds
+    max_report_bytes  a larger report is refused
+    """
+
+    task: str
+    round: int
+    version: int
+    model_sha256: str
+    spec: str
+    vocabulary: str
+    config: CifgConfig
+    client: ClientRule
+    upload: str
+    update_clip_norm: float
+    seed: int
+    deadline_s: float
+    max_report_bytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Any) -> "Assignment":
+        """Read what `to_json` gave. Raises WireError when a field is missing, unknown or of another type."""
+        fields = _fields(cls, document)
+        try:
+            fields["config"] = CifgConfig(**_fields(CifgConfig, fields["config"]))
+            fields["client"] = ClientRule(**_fields(ClientRule, fields["client"]))
+        except ConfigError as error:
+            raise WireError(f"an assignment asks for something impossible: {error}") from None
+        return cls(**fields)
+
+
+def _fields(cls: type, document: Any) -> dict[str, Any]:
+    hints = get_type_hints(cls)
+    if not isinstance(document, dict) or document.keys() != hints.keys():
+        raise WireError(f"an assignment's {cls.__name__} must have the fields {', '.join(hints)}")
+    for name, hint in hints.items():
+        wanted = {int: int, float: (int, float), str: str}.get(hint, dict)
+        if not isinstance(document[name], wanted) or isinstance(document[name], bool):
+            raise WireError(f"an assignment's {name} must be a {hint.__name__}, got {document[name]!r}"[:200])
+    return dict(document)

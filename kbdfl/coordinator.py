@@ -1,0 +1,351 @@
+"""The life of a round as one pure state machine: check_in, report, tick.
+
+Bonawitz et al. 2019, "Towards federated learning at scale", arXiv 1902.01046: phones check in, the first
+`cohort * over_selection` are selected, the round commits once `cohort` of them have reported, or at its deadline
+if at least `min_reports` have, and is abandoned otherwise, which leaves the model untouched.
+
+There is no I/O here. The clock comes in as `now`, randomness as a generator, durability as a `Store`; the
+server drives a coordinator with a real clock and SQLite, the simulator drives the very same class with a
+virtual clock and memory. It is not thread-safe: its driver holds a lock.
+"""
+
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from typing import Any, Protocol
+
+import numpy as np
+
+from kbdfl.algorithms import Algorithm
+from kbdfl.assignment import Assignment
+from kbdfl.errors import ConfigError, Conflict, ModelError, TooLarge
+from kbdfl.model import CifgConfig
+from kbdfl.params import digest
+from kbdfl.rng import seed_of
+from kbdfl.transform import accumulate_chain
+from kbdfl.wire import Report, decode_report
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRule:
+    """When a round opens, commits and ends.
+
+    cohort            reports that commit a round
+    over_selection    this many times the cohort are selected, against drop-outs
+    min_reports       fewer at the deadline abandon the round; 0 = the whole cohort
+    deadline_s        seconds from the first selection
+    rounds            committed or abandoned, after which the task is finished
+    pace_s            a phone that is not needed is asked to come back after about this long
+    max_report_bytes  of one frame; 0 = what the float32 upload of the model needs, and a little more
+    """
+
+    cohort: int = 10
+    over_selection: float = 1.3
+    min_reports: int = 0
+    deadline_s: float = 120.0
+    rounds: int = 100
+    pace_s: float = 1.0
+    max_report_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.cohort < 1:
+            raise ConfigError(f"cohort must be >= 1, got {self.cohort}")
+        if not 1 <= self.over_selection <= 10:
+            raise ConfigError(f"over_selection must lie in [1, 10], got {self.over_selection}")
+        if not 0 <= self.min_reports <= self.cohort:
+            raise ConfigError(f"min_reports must lie in [0, cohort = {self.cohort}], got {self.min_reports}")
+        if not 0 < self.deadline_s < float("inf"):
+            raise ConfigError(f"deadline_s must be > 0 and finite, got {self.deadline_s}")
+        if self.rounds < 1:
+            raise ConfigError(f"rounds must be >= 1, got {self.rounds}")
+        if not 0 < self.pace_s < float("inf"):
+            raise ConfigError(f"pace_s must be > 0 and finite, got {self.pace_s}")
+        if self.max_report_bytes < 0:
+            raise ConfigError(f"max_report_bytes must be >= 0, got {self.max_report_bytes}")
+
+    @property
+    def selected(self) -> int:
+        """How many phones a round selects."""
+        return ceil(self.cohort * self.over_selection)
+
+    @property
+    def enough(self) -> int:
+        """How many reports commit a round at its deadline."""
+        return self.min_reports or self.cohort
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A model, how it is learnt, and by which rounds."""
+
+    name: str
+    config: CifgConfig
+    algorithm: Algorithm
+    rule: RoundRule
+    vocabulary_sha256: str
+    seed: int
+
+    @property
+    def max_report_bytes(self) -> int:
+        """The largest report frame that is read."""
+        return self.rule.max_report_bytes or 4 * self.config.spec.size + 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do now; come back later."""
+
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All rounds are over."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """A closed round. `version` is the model's after it; times are the driver's clock in seconds."""
+
+    round: int
+    status: str  # committed or abandoned
+    version: int
+    reports: int
+    dropped: int
+    examples: int
+    tokens: int
+    train_loss: float | None
+    uplink_bytes: int
+    downlink_bytes: int
+    started_s: float
+    ended_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A report was counted (or had been: `duplicate`); `closed` is the round's result if this report ended it."""
+
+    round: int
+    duplicate: bool
+    closed: RoundResult | None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a store gives back: the last closed round (-1 if none), the model after it, the server rule's state."""
+
+    round: int
+    version: int
+    params: np.ndarray
+    server_state: dict[str, np.ndarray]
+
+
+class Store(Protocol):
+    """Where closed rounds become durable. A round in flight is not: after a crash it is abandoned."""
+
+    def load(self) -> Saved | None:
+        """The newest saved state, or None."""
+
+    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
+        """Keep a closed round and the model after it, all or nothing, before returning."""
+
+
+class MemoryStore:
+    """Keeps the last state in memory: for simulations and tests."""
+
+    def __init__(self) -> None:
+        self.saved: Saved | None = None
+
+    def load(self) -> Saved | None:
+        return self.saved
+
+    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
+        self.saved = Saved(result.round, result.version, params, server_state)
+
+
+@dataclass(slots=True)
+class _OpenRound:
+    """What is known of the round in flight; it lives in memory only."""
+
+    total: np.ndarray  # sum of weight * delta
+    assigned: dict[str, Assignment]
+    digests: dict[str, bytes]  # of the counted reports, by device
+    waiting: set[str]
+    started_s: float | None = None
+    weight: float = 0.0
+    examples: int = 0
+    tokens: int = 0
+    loss: float = 0.0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+
+
+class Coordinator:
+    """One task's rounds. `params` is the current model, float32 (P,), read-only; `round` the one in flight."""
+
+    def __init__(self, task: Task, params: np.ndarray, *, store: Store, random: np.random.Generator) -> None:
+        self.task = task
+        self._store = store
+        self._random = random
+        saved = store.load()
+        size = task.config.spec.size
+        initial = np.asarray(params if saved is None else saved.params, np.float32)
+        if initial.shape != (size,):
+            raise ModelError(f"the task's model has {size} parameters, got {initial.size}")
+        self.round = 0 if saved is None else saved.round + 1
+        self.version = 0 if saved is None else saved.version
+        self._server_state = task.algorithm.server.init(size) if saved is None else saved.server_state
+        self._last_digests: dict[str, bytes] = {}
+        self.dropped_last = 0
+        self._set_params(initial.copy())
+        self._open_round()
+
+    @property
+    def phase(self) -> str:
+        """`open` while rounds are left, then `finished`."""
+        return "open" if self.round < self.task.rule.rounds else "finished"
+
+    @property
+    def reports(self) -> int:
+        """Reports counted in the round in flight."""
+        return len(self._now.digests)
+
+    def check_in(self, device: str, now: float) -> Assignment | Wait | Finished:
+        """A phone offers itself. A phone that is already selected gets the same assignment again."""
+        if self.phase == "finished":
+            return Finished()
+        if device in self._now.assigned and device not in self._now.digests:
+            return self._now.assigned[device]
+        if device in self._now.digests or len(self._now.assigned) >= self.task.rule.selected:
+            self._now.waiting.add(device)
+            return Wait(self.task.rule.pace_s * float(self._random.uniform(0.5, 1.5)))
+        if self._now.started_s is None:
+            self._now.started_s = now
+        self._now.waiting.discard(device)
+        assignment = replace(
+            self._assignment,
+            seed=seed_of(self.task.seed, "round", self.round, "device", device),
+            deadline_s=self.task.rule.deadline_s - (now - self._now.started_s),
+        )
+        self._now.assigned[device] = assignment
+        return assignment
+
+    def downloaded(self, nbytes: int) -> None:
+        """The driver sent `nbytes` of model to a phone."""
+        self._now.downlink_bytes += nbytes
+
+    def report(self, device: str, frame: bytes, now: float) -> Receipt:
+        """Count a phone's report exactly once.
+
+        The same bytes again are acknowledged and not counted again. Raises TooLarge, WireError or ModelError for
+        a frame that cannot be read or was trained on something else, Conflict for another round, a phone that
+        was not selected or a second, different report; none of these changes anything.
+        """
+        if len(frame) > self.task.max_report_bytes:
+            raise TooLarge(f"a report must be at most {self.task.max_report_bytes} bytes, got {len(frame)}")
+        fingerprint = hashlib.sha256(frame).digest()
+        if fingerprint in (self._now.digests.get(device), self._last_digests.get(device)):
+            return Receipt(self.round, True, None)
+        report = decode_report(frame, max_bytes=self.task.max_report_bytes)
+        self._check(device, report)
+        weight = self.task.algorithm.weight(report.examples)
+        accumulate_chain(self.task.algorithm.transforms, report.update, weight=weight, acc=self._now.total)
+        self._now.digests[device] = fingerprint
+        self._now.weight += weight
+        self._now.examples += report.examples
+        self._now.tokens += report.tokens
+        self._now.loss += report.train_loss * report.tokens
+        self._now.uplink_bytes += len(frame)
+        number = self.round
+        closed = self._close(now) if len(self._now.digests) >= self.task.rule.cohort else None
+        return Receipt(number, False, closed)
+
+    def tick(self, now: float) -> RoundResult | None:
+        """Time passes: close the round in flight if its deadline is over."""
+        started = self._now.started_s
+        if self.phase == "finished" or started is None or now - started < self.task.rule.deadline_s:
+            return None
+        return self._close(now)
+
+    def device_states(self) -> dict[str, int]:
+        """How many phones are training, have reported, were told to wait, and dropped out of the last round."""
+        return {
+            "training": len(self._now.assigned) - len(self._now.digests),
+            "reported": len(self._now.digests),
+            "waiting": len(self._now.waiting),
+            "dropped": self.dropped_last,
+        }
+
+    def _check(self, device: str, report: Report) -> None:
+        if report.task != self.task.name:
+            raise Conflict(f"this server's task is {self.task.name}, the report is for {report.task}"[:200])
+        if report.device != device:
+            raise Conflict("the report names another device than the one that sent it")
+        if self.phase == "finished":
+            raise Conflict(f"all {self.task.rule.rounds} rounds are over")
+        if report.round != self.round:
+            raise Conflict(f"round {self.round} is open, the report is for round {report.round}")
+        if device not in self._now.assigned:
+            raise Conflict(f"device {device} was not selected in round {self.round}")
+        if device in self._now.digests:
+            raise Conflict(f"device {device} has already reported in round {self.round}")
+        if report.model_sha256 != self._assignment.model_sha256 or report.spec_hash != self._assignment.spec:
+            raise ModelError("the report was trained on another model than the one of this round")
+        if report.upload != self.task.algorithm.upload:
+            raise ModelError(f"the task's upload is {self.task.algorithm.upload}, the report is {report.upload}"[:200])
+
+    def _close(self, now: float) -> RoundResult:
+        open_ = self._now
+        committed = len(open_.digests) >= self.task.rule.enough
+        params, state, version = self.params, self._server_state, self.version
+        if committed:
+            mean = open_.total / np.float32(open_.weight)
+            params, state = self.task.algorithm.server.apply(params, mean, state, round=self.version)
+            version += 1
+        result = RoundResult(
+            round=self.round,
+            status="committed" if committed else "abandoned",
+            version=version,
+            reports=len(open_.digests),
+            dropped=len(open_.assigned) - len(open_.digests),
+            examples=open_.examples,
+            tokens=open_.tokens,
+            train_loss=open_.loss / open_.tokens if open_.tokens else None,
+            uplink_bytes=open_.uplink_bytes,
+            downlink_bytes=open_.downlink_bytes,
+            started_s=now if open_.started_s is None else open_.started_s,
+            ended_s=now,
+        )
+        self._store.save(result, params, state)  # durable first: what follows cannot fail
+        self.round, self.version, self._server_state = self.round + 1, version, state
+        self._last_digests, self.dropped_last = open_.digests, result.dropped
+        if committed:
+            self._set_params(params)
+        self._open_round()
+        return result
+
+    def _set_params(self, params: np.ndarray) -> None:
+        params.setflags(write=False)
+        self.params = params
+        self._sha256 = digest(params)
+
+    def _open_round(self) -> None:
+        self._now = _OpenRound(np.zeros(self.params.size, np.float32), {}, {}, set())
+        self._assignment = Assignment(
+            task=self.task.name,
+            round=self.round,
+            version=self.version,
+            model_sha256=self._sha256,
+            spec=self.task.config.spec.hash,
+            vocabulary=self.task.vocabulary_sha256,
+            config=self.task.config,
+            client=self.task.algorithm.client,
+            upload=self.task.algorithm.upload,
+            update_clip_norm=self.task.algorithm.update_clip_norm,
+            seed=0,
+            deadline_s=self.task.rule.deadline_s,
+            max_report_bytes=self.task.max_report_bytes,
+        )
