@@ -1,0 +1,132 @@
+"""What a frame says: a MODEL for the phones, a REPORT from one."""
+
+import re
+from dataclasses import dataclass
+from math import isfinite
+
+import numpy as np
+
+from kbdfl.errors import WireError
+from kbdfl.transform import Update
+from kbdfl.wire.frame import KINDS, MODEL, REPORT, Frame, decode_frame, encode_frame
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a phone sends home: an encoded update and what the server must know to weigh and check it.
+
+    `examples` is the number of messages trained on, `tokens` the targets learned, `train_loss` nats a token.
+    """
+
+    task: str
+    round: int
+    device: str
+    model_sha256: str
+    spec_hash: str
+    upload: str
+    examples: int
+    tokens: int
+    train_loss: float
+    update: Update
+
+
+def encode_model(params: np.ndarray, *, version: int, spec_hash: str) -> bytes:
+    """A MODEL frame of `params` (P,) float32, not compressed: trained weights hardly shrink."""
+    fields = {"version": version, "spec_hash": spec_hash}
+    return encode_frame(MODEL, fields, {"params": np.asarray(params, np.float32)}, compress=False)
+
+
+def decode_model(data: bytes | memoryview, *, max_bytes: int) -> tuple[np.ndarray, int, str]:
+    """(params (P,) float32 read-only, version, spec_hash). Raises WireError or TooLarge."""
+    frame = decode_frame(data, kind=MODEL, max_bytes=max_bytes)
+    fields = _take_fields(frame, {"version": _count, "spec_hash": _spec_hash})
+    params = frame.sections.get("params")
+    if len(frame.sections) != 1 or params is None or params.dtype != np.float32 or params.ndim != 1:
+        raise WireError("a model must have one section, params, float32 of one axis")
+    if not np.isfinite(params).all():
+        raise WireError("a model must be finite, got a NaN or an infinity")
+    return params, fields["version"], fields["spec_hash"]
+
+
+def encode_report(
+    update: Update,
+    *,
+    task: str,
+    round: int,
+    device: str,
+    model_sha256: str,
+    spec_hash: str,
+    upload: str,
+    examples: int,
+    tokens: int,
+    train_loss: float,
+) -> bytes:
+    """A REPORT frame of an encoded `update`, compressed where that is smaller. Fields as in `Report`."""
+    fields = {
+        "task": task,
+        "round": round,
+        "device": device,
+        "model_sha256": model_sha256,
+        "spec_hash": spec_hash,
+        "upload": upload,
+        "examples": examples,
+        "tokens": tokens,
+        "train_loss": float(train_loss),
+    }
+    return encode_frame(REPORT, fields, update.sections, compress=True)
+
+
+def decode_report(data: bytes | memoryview, *, max_bytes: int) -> Report:
+    """The report in `data`, its fields in range; the update's own sections are its codec's to check.
+
+    Raises WireError or TooLarge.
+    """
+    frame = decode_frame(data, kind=REPORT, max_bytes=max_bytes)
+    fields = _take_fields(frame, REPORT_FIELDS)
+    if fields["examples"] < 1:
+        raise WireError("examples must be >= 1, got 0")
+    return Report(**fields, update=Update(frame.sections))
+
+
+def _count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 53
+
+
+def _name(value: object) -> bool:
+    return type(value) is str and 1 <= len(value) <= 128 and value.isprintable()
+
+
+def _loss(value: object) -> bool:
+    return type(value) is float and isfinite(value) and value >= 0
+
+
+def _spec_hash(value: object) -> bool:
+    return type(value) is str and re.fullmatch("[0-9a-f]{16}", value) is not None
+
+
+def _sha256(value: object) -> bool:
+    return type(value) is str and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+REPORT_FIELDS = {
+    "task": _name,
+    "round": _count,
+    "device": _name,
+    "model_sha256": _sha256,
+    "spec_hash": _spec_hash,
+    "upload": _name,
+    "examples": _count,
+    "tokens": _count,
+    "train_loss": _loss,
+}
+
+
+def _take_fields(frame: Frame, wanted: dict) -> dict:
+    if frame.fields.keys() != wanted.keys():
+        raise WireError(
+            f"a {KINDS[frame.kind]} must have the fields {sorted(wanted)}, got {sorted(frame.fields)[:20]}"
+        )
+    for name, accepts in wanted.items():
+        if not accepts(frame.fields[name]):
+            raise WireError(f"field {name} is not acceptable: {str(frame.fields[name])[:80]!r}")
+    return frame.fields
