@@ -1,0 +1,135 @@
+"""The device runtime: train the received model on the phone's own log, inside a budget, and write the report.
+
+The runtime believes nothing that the server says of the model: shape, layout, vocabulary and hash are checked
+against what arrived before a single word is read.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kbdfl.algorithms.base import chain
+from kbdfl.assignment import Assignment
+from kbdfl.errors import DataError, KbdflError, ModelError
+from kbdfl.kernels.train import Workspace, local_sgd, scratch_bytes
+from kbdfl.params import digest
+from kbdfl.rng import stream
+from kbdfl.text import PackedBatches, Vocabulary, training_batches
+from kbdfl.transform import encode_chain
+from kbdfl.wire import encode_report
+
+
+class OverBudget(KbdflError):
+    """The assignment does not fit the phone; it takes no part in the round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What training may take on this phone.
+
+    memory_bytes  of model, gradient, activations and batches together
+    time_s        training stops before the batch that would begin later; 0 = no bound
+    """
+
+    memory_bytes: int = 256 << 20
+    time_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRun:
+    """What a phone is about to train on: the batches and how many messages they come from."""
+
+    batches: PackedBatches
+    examples: int
+
+
+def check_model(assignment: Assignment, params: np.ndarray, vocabulary: Vocabulary) -> None:
+    """Refuse, with ModelError, a model that is not exactly the one the assignment names."""
+    if assignment.spec != assignment.config.spec.hash:
+        raise ModelError(f"the layout of the assigned model is {assignment.config.spec.hash}, not {assignment.spec}")
+    if len(vocabulary) != assignment.config.vocab or vocabulary.sha256 != assignment.vocabulary:
+        raise ModelError("the model was laid out for another vocabulary than this phone's")
+    if params.shape != (assignment.config.spec.size,):
+        raise ModelError(f"the assigned model has {assignment.config.spec.size} parameters, got {params.size}")
+    if digest(params) != assignment.model_sha256:
+        raise ModelError("the model that arrived does not have the sha256 that the assignment names")
+
+
+def prepare(assignment: Assignment, sentences: list[list[int]]) -> LocalRun:
+    """Draw this round's messages and pack them. Raises DataError when there is nothing to learn from."""
+    random = stream(assignment.seed, "batches")
+    rule = assignment.client
+    if len(sentences) > rule.max_messages:
+        chosen = random.choice(len(sentences), rule.max_messages, replace=False)
+        sentences = [sentences[i] for i in chosen]
+    batches = training_batches(
+        sentences, batch_size=rule.batch_size, epochs=rule.epochs, max_words=rule.max_words, random=random
+    )
+    if batches.tokens == 0:
+        raise DataError("the phone's log holds no word that the model knows: there is nothing to train on")
+    return LocalRun(batches, len(sentences))
+
+
+def memory_needed(assignment: Assignment, run: LocalRun) -> int:
+    """Bytes of the received model, its delta, the kernel's scratch and the batches."""
+    c, b = assignment.config, run.batches
+    starts = np.concatenate([[0], np.cumsum(b.steps)[:-1]])
+    rows = int(np.add.reduceat(b.active, starts).max())
+    scratch = scratch_bytes(c.vocab, c.embed, c.hidden, rows=rows, sentences=int(b.active[starts].max()))
+    return scratch + 8 * c.spec.size + sum(array.nbytes for array in (b.inputs, b.targets, b.active, b.steps))
+
+
+def train(
+    assignment: Assignment,
+    params: np.ndarray,
+    run: LocalRun,
+    *,
+    device: str,
+    budget: Budget | None = None,
+    workspace: Workspace | None = None,
+) -> bytes:
+    """Train `params` float32 (P,), already checked, on `run`; the report frame to send home.
+
+    Raises OverBudget when it does not fit the phone or the frame would be larger than the server reads.
+    """
+    budget = budget or Budget()
+    needed = memory_needed(assignment, run)
+    if needed > budget.memory_bytes:
+        raise OverBudget(f"training needs {needed} bytes of memory, this phone allows {budget.memory_bytes}")
+    config, rule, batches = assignment.config, assignment.client, run.batches
+    delta, loss, tokens, steps = local_sgd(
+        params,
+        vocab=config.vocab,
+        embed=config.embed,
+        hidden=config.hidden,
+        inputs=batches.inputs,
+        targets=batches.targets,
+        active=batches.active,
+        steps=batches.steps,
+        learning_rate=rule.learning_rate,
+        clip_norm=rule.clip_norm,
+        time_budget_s=budget.time_s,
+        workspace=workspace,
+    )
+    if tokens == 0:
+        raise OverBudget(f"no batch could be trained within {budget.time_s} s")
+    # Partial work counts for its share of the messages.
+    examples = max(1, round(run.examples * min(1.0, steps / len(batches.steps))))
+    update = encode_chain(
+        chain(assignment.upload, assignment.update_clip_norm), delta, seed=assignment.seed
+    )
+    frame = encode_report(
+        update,
+        task=assignment.task,
+        round=assignment.round,
+        device=device,
+        model_sha256=assignment.model_sha256,
+        spec_hash=assignment.spec,
+        upload=assignment.upload,
+        examples=examples,
+        tokens=tokens,
+        train_loss=loss / tokens,
+    )
+    if len(frame) > assignment.max_report_bytes:
+        raise OverBudget(f"the report takes {len(frame)} bytes, the server reads {assignment.max_report_bytes}")
+    return frame
