@@ -8,7 +8,6 @@ which form of an update it takes and gives.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +17,9 @@ from kbdfl.kernels.accumulate import accumulate_float32, l2_norm
 from kbdfl.rng import seed_of
 
 DELTA = "delta"
+
+# No honest update comes near; below it a weighted sum over any cohort stays far inside float32.
+LARGEST_NORM = 2.0**64
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,14 @@ def check_chain(transforms: Sequence[Transform]) -> None:
 def encode_chain(transforms: Sequence[Transform], delta: np.ndarray, *, seed: int) -> Update:
     """Encode `delta` (P,) float32, which is left as it is; each transform has its own stream under `seed`.
 
-    Raises ModelError if `delta` is not finite, before anything is encoded.
+    Raises ModelError if `delta` is not finite or its norm is above LARGEST_NORM, before anything is encoded.
     """
     delta = np.ascontiguousarray(delta, np.float32)
-    if not isfinite(l2_norm(delta)):
-        raise ModelError("an update must be finite, got a NaN or an infinity: the training diverged")
+    # Written so that a NaN fails it.
+    if not (norm := l2_norm(delta)) <= LARGEST_NORM:
+        raise ModelError(
+            f"an update's norm must be at most {LARGEST_NORM:.3g}, got {norm:.3g}: the training diverged"
+        )
     update = Update.of_delta(delta)
     for transform in transforms:
         update = transform.encode(update, seed=seed_of(seed, "transform", transform.name))

@@ -24,8 +24,8 @@ cdef int64_t blocks_of(int64_t n, int block) except -1:
 def quantize_int8(const float[::1] x, *, int block=256, uint64_t seed):
     """Round `x` (P,) float32 to int8 in [-127, 127]; returns (q (P,) int8, scales (ceil(P / block),) float32).
 
-    A block's scale is max |x| / 127, and E[q * scale] = x. A block whose values are all below 2^-100 in
-    magnitude becomes zeros with scale 0. Raises ValueError for a NaN or an infinity.
+    A block's scale is max |x| / 127, and E[q * scale] = x. A block whose values are all below 2^-96 in
+    magnitude becomes zeros with scale 0. Raises ValueError for a NaN, an infinity or a magnitude above 2^127.
     """
     cdef int64_t n = x.shape[0]
     cdef int status = 0
@@ -37,7 +37,7 @@ def quantize_int8(const float[::1] x, *, int block=256, uint64_t seed):
         with nogil:
             status = kb_quantize_int8(n, block, seed, &x[0], &q_view[0], &scales_view[0])
     if status != 0:
-        raise ValueError("update must be finite, got a NaN or an infinity")
+        raise ValueError("update must be finite and at most 2^127, got a value that is not")
     return q, scales
 
 

@@ -19,7 +19,8 @@
 #define SUM_LANES 16
 #define ONE_STEP 16777216.0f           /* 2^24: one quantisation step in fixed point */
 #define LAST_STEP (127 * (1 << 24))
-#define SMALLEST_BLOCK 7.8886090522101181e-31f /* 2^-100: below it 2^24 / scale would leave float32 */
+#define LARGEST_BITS 0x7F000000        /* of 2^127: above it 127 * scale might round to infinity */
+#define SMALLEST_BLOCK 1.2621774483536189e-29f /* 2^-96: below it 2^24 / scale would leave float32 */
 
 /* SplitMix64 (Steele, Lea and Flood 2014): the b-th output of the sequence that starts at `seed`. */
 static inline uint64_t kb_block_key(uint64_t seed, uint64_t b) {
@@ -62,13 +63,13 @@ static inline void kb_round_block(int n, float factor, uint64_t key, const float
     }
 }
 
-/* Returns 0, or -1 at the first block with a NaN or an infinity in it. */
+/* Returns 0, or -1 at the first block with a NaN, an infinity or a magnitude above 2^127 in it. */
 KBDFL_CLONES static int kb_quantize_int8(int64_t n, int block, uint64_t seed, const float *restrict x,
                                          int8_t *restrict q, float *restrict scales) {
     for (int64_t start = 0, b = 0; start < n; start += block, b++) {
         const int m = n - start < block ? (int)(n - start) : block;
         const int32_t top = kb_top_bits(m, x + start);
-        if (top >= 0x7F800000) return -1;
+        if (top > LARGEST_BITS) return -1;
         float largest;
         memcpy(&largest, &top, 4);
         if (largest < SMALLEST_BLOCK) {

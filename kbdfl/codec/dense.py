@@ -1,7 +1,7 @@
 """Codecs that send every parameter: as it is, or as one byte with a scale a block."""
 
 from dataclasses import dataclass
-from math import isfinite, sqrt
+from math import sqrt
 from typing import ClassVar
 
 import numpy as np
@@ -9,10 +9,7 @@ import numpy as np
 from kbdfl.errors import ConfigError, WireError
 from kbdfl.kernels.accumulate import accumulate_int8, l2_norm
 from kbdfl.kernels.quantize import dequantize_int8, quantize_int8
-from kbdfl.transform import Transform, Update, take_sections
-
-# 127 times a larger scale would not be a float32 any more.
-LARGEST_SCALE = float(np.finfo(np.float32).max) / 128
+from kbdfl.transform import LARGEST_NORM, Transform, Update, take_sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +24,9 @@ class Float32(Transform):
 
     def decode(self, update: Update) -> Update:
         (values,) = take_sections(update, {"values": np.float32})
-        if not isfinite(l2_norm(values)):
-            raise WireError("an update must be finite, got a NaN or an infinity")
+        # Written so that a NaN fails it.
+        if not (norm := l2_norm(values)) <= LARGEST_NORM:
+            raise WireError(f"an update's norm must be at most {LARGEST_NORM:.3g}, got {norm:.3g}")
         return Update.of_delta(values)
 
 
@@ -74,8 +72,8 @@ class Int8(Transform):
         if scales.size != blocks:
             raise WireError(f"{levels.size} levels need {blocks} scales, got {scales.size}")
         # Written so that a NaN fails it.
-        if not np.all((scales >= 0) & (scales <= LARGEST_SCALE)):
-            raise WireError(f"scales must be finite and in [0, {LARGEST_SCALE:.3g}]")
+        if not np.all((scales >= 0) & (scales <= LARGEST_NORM)):
+            raise WireError(f"scales must be finite and in [0, {LARGEST_NORM:.3g}]")
         if levels.size and levels.min() < -127:
             raise WireError("levels must be in [-127, 127], got -128")
         return [scales, levels]
