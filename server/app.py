@@ -1,0 +1,39 @@
+"""The Flask application around one served task."""
+
+from flask import Flask, Response
+
+from kbdfl.server import problems
+from kbdfl.server.device_api import device_api
+from kbdfl.server.pages import pages
+from kbdfl.server.run_api import run_api
+from kbdfl.server.service import TaskService
+
+SECURITY_HEADERS = (
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    (
+        "Content-Security-Policy",
+        # plotly writes style elements and draws into data: and blob: images; nothing else is inline
+        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+        "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    ),
+)
+
+
+def create_app(service: TaskService) -> Flask:
+    """An application that serves `service`, which the caller starts and closes."""
+    app = Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = service.task.max_report_bytes
+    app.extensions["kbdfl"] = service
+    app.json.sort_keys = False
+    problems.install(app)
+    for blueprint in (device_api, run_api, pages):
+        app.register_blueprint(blueprint)
+
+    @app.after_request
+    def secure(response: Response) -> Response:
+        for name, value in SECURITY_HEADERS:
+            response.headers[name] = value
+        return response
+
+    return app

@@ -1,0 +1,117 @@
+"""The device API under /v1: enrol, check in, fetch the model, report.
+
+Check-in, model and report are signed with the device's Ed25519 key over method, path, body, time and nonce.
+Nonces are not remembered, so that a phone may send again what it has signed: within the accepted 300 seconds
+a repeated check-in gets the same assignment, and a repeated report is known by its bytes and counted once.
+"""
+
+import base64
+import binascii
+import json
+
+from flask import Blueprint, Response, current_app, request
+from werkzeug.exceptions import Gone, UnsupportedMediaType
+
+from kbdfl.coordinator import Assignment, Wait
+from kbdfl.errors import DataError, NotFound, Unauthorised
+from kbdfl.identity import verify_request
+from kbdfl.server.service import TaskService
+
+device_api = Blueprint("device_api", __name__, url_prefix="/v1")
+
+PUBLIC_KEY_BYTES = 32
+
+
+def service() -> TaskService:
+    return current_app.extensions["kbdfl"]
+
+
+def json_object() -> dict:
+    """The request's body, which must be a JSON object."""
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType(
+            f"application/json is needed, got {request.mimetype[:60] or 'no content type'}"
+        )
+    try:
+        value = json.loads(request.get_data(cache=False))
+    except (ValueError, RecursionError):
+        raise DataError("the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise DataError(f"the body must be a JSON object, got {type(value).__name__}")
+    return value
+
+
+def reply(value: dict) -> Response:
+    return Response(json.dumps(value), content_type="application/json")
+
+
+def _signed(body: bytes) -> str:
+    """The id of the enrolled device that signed this request; Unauthorised if none did."""
+    device = request.headers.get("X-Kbdfl-Device")
+    if device is None:
+        raise Unauthorised("the request is not signed: X-Kbdfl-Device is missing")
+    verify_request(
+        service().public_key(device),
+        method=request.method,
+        path=request.path,
+        body=body,
+        headers=request.headers,
+        now=service().wall_clock(),
+    )
+    return device
+
+
+@device_api.post("/enrol")
+def enrol() -> Response:
+    encoded = json_object().get("public_key")
+    if not isinstance(encoded, str):
+        raise DataError("public_key must be a base64 string")
+    try:
+        key = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        raise DataError("public_key is not base64") from None
+    if len(key) != PUBLIC_KEY_BYTES:
+        raise DataError(f"public_key must be {PUBLIC_KEY_BYTES} bytes of Ed25519, got {len(key)}")
+    return reply({"device": service().enrol(key)})
+
+
+@device_api.post("/check-in")
+def check_in() -> Response:
+    device = _signed(request.get_data(cache=False))
+    answer = service().check_in(device)
+    if isinstance(answer, Assignment):
+        return reply({"status": "assigned", **answer.to_json()})
+    if isinstance(answer, Wait):
+        return reply({"status": "wait", "retry_after_s": answer.retry_after_s})
+    return reply({"status": "finished"})
+
+
+@device_api.get("/models/<int:version>")
+def model(version: int) -> Response:
+    _signed(request.get_data(cache=False))
+    try:
+        body = service().model(version)
+    except NotFound as error:
+        if version < service().version:
+            raise Gone(str(error)) from None
+        raise
+    response = Response(content_type="application/octet-stream")
+    response.set_etag(body.etag)
+    response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+    if request.if_none_match.contains(body.etag):
+        response.status_code = 304
+    else:
+        response.set_data(body.content)
+        service().downloaded(len(body.content))
+    return response
+
+
+@device_api.post("/rounds/<int:number>/report")
+def report(number: int) -> Response:
+    if request.mimetype != "application/octet-stream":
+        raise UnsupportedMediaType(
+            f"application/octet-stream is needed, got {request.mimetype[:60] or 'no content type'}"
+        )
+    frame = request.get_data(cache=False)
+    receipt = service().report(_signed(frame), number, frame)
+    return reply({"accepted": True, "duplicate": receipt.duplicate})

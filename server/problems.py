@@ -1,0 +1,41 @@
+"""Every error as an RFC 9457 problem document: {"title", "status", "detail"}, without a traceback."""
+
+import json
+from http import HTTPStatus
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from kbdfl.errors import KbdflError
+
+CONTENT_TYPE = "application/problem+json"
+
+
+def document(status: int, detail: str) -> bytes:
+    """The body of a problem document."""
+    return json.dumps({"title": HTTPStatus(status).phrase, "status": status, "detail": detail}).encode()
+
+
+def problem(status: int, detail: str) -> Response:
+    return Response(document(status, detail), status, content_type=CONTENT_TYPE)
+
+
+def install(app: Flask) -> None:
+    """Answer all errors of `app` with problem documents."""
+
+    @app.errorhandler(KbdflError)
+    def refused(error: KbdflError) -> Response:
+        return problem(error.status, str(error))
+
+    @app.errorhandler(HTTPException)
+    def refused_by_http(error: HTTPException) -> Response:
+        status = error.code or 500
+        if isinstance(error, RequestEntityTooLarge):
+            return problem(status, f"a body may have {app.config['MAX_CONTENT_LENGTH']} bytes at most")
+        if status == 500:  # flask has logged the traceback; nobody else sees it
+            return problem(status, "the server failed at this request; its log says why")
+        response = problem(status, error.description or HTTPStatus(status).phrase)
+        for name, value in error.get_headers():
+            if name == "Allow":
+                response.headers[name] = value
+        return response

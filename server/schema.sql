@@ -1,0 +1,26 @@
+-- What a server must still know after it was killed. Parameters are files beside the database:
+-- checkpoints/NNNNNN.safetensors is model version NNNNNN, and it is complete before a row names it.
+
+CREATE TABLE IF NOT EXISTS facts (
+    name  TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;
+
+-- One row a closed round. `revision` grows with every insert and update, so that a reader who polls
+-- also sees a recall that was measured minutes after the round had closed.
+CREATE TABLE IF NOT EXISTS rounds (
+    round    INTEGER PRIMARY KEY,
+    version  INTEGER NOT NULL,
+    status   TEXT NOT NULL CHECK (status IN ('committed', 'abandoned')),
+    metrics  TEXT NOT NULL CHECK (json_valid(metrics)),
+    revision INTEGER NOT NULL
+);
+
+CREATE UNIQUE INDEX IF NOT EXISTS rounds_by_revision ON rounds (revision);
+CREATE INDEX IF NOT EXISTS rounds_by_version ON rounds (version);
+
+CREATE TABLE IF NOT EXISTS devices (
+    id         TEXT PRIMARY KEY,
+    public_key BLOB NOT NULL,
+    enrolled_s REAL NOT NULL
+) WITHOUT ROWID;

@@ -1,0 +1,280 @@
+"""A task being served: one lock around the coordinator, a worker for slow jobs, a ticker for deadlines.
+
+Everything HTTP stays in the blueprints; everything about a round stays in the coordinator. What is here is
+time (a monotonic clock), threads and the bytes that are the same for many devices.
+"""
+
+import functools
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kbdfl.coordinator import Assignment, Coordinator, Finished, Receipt, RoundResult, Wait
+from kbdfl.errors import Conflict, ModelError, NotFound, Unauthorised
+from kbdfl.identity import device_id
+from kbdfl.params import write_atomically
+from kbdfl.server.bundles import Bundle, load_bundle, replace_bundle
+from kbdfl.server.store import SqliteStore
+from kbdfl.server.worker import Worker
+from kbdfl.wire import decode_report, encode_model
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Slow work after committed rounds.
+
+    `evaluate(params)` gives {"recall_top1", "recall_top3"}; `export(params, folder, *, round, version)`
+    writes a bundle into an empty folder. Each runs after every k-th committed round and once at the end.
+    """
+
+    evaluate: Callable[[np.ndarray], dict[str, float]] | None = None
+    evaluate_every: int = 10
+    export: Callable[..., None] | None = None
+    export_every: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBody:
+    """A model version as it goes over the wire, with a strong entity tag."""
+
+    version: int
+    content: bytes
+    etag: str
+
+
+class TaskService:
+    """What the blueprints call. Thread-safe; `start` it before serving and `close` it afterwards."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        store: SqliteStore,
+        *,
+        background: Background | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._coordinator, self._store = coordinator, store
+        self._background = background or Background()
+        self._clock, self.wall_clock = clock, wall_clock
+        self._worker = Worker()
+        self._stop = threading.Event()
+        self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
+        self._body: ModelBody | None = None
+        self._committed_since_start = 0
+        self._started_s = clock()
+        self.task = coordinator.task
+        self.folder = store.folder
+        self.bundle: Bundle | None = None
+
+    def start(self) -> None:
+        """Begin to keep deadlines; load the bundle a former server left, or export the current model."""
+        if (self.folder / "model" / "manifest.json").is_file():
+            try:
+                self.bundle = load_bundle(self.folder / "model")
+            except ModelError as error:
+                log.warning("a bundle is not usable and will be exported again: %s", error)
+        self._worker.start()
+        self._ticker.start()
+        with self._lock:
+            if self.bundle is None or self.bundle.version != self._coordinator.version:
+                self._order_export(self._coordinator.round)
+            if self._coordinator.phase == "finished":
+                self._write_metrics()
+
+    def close(self, *, finish: bool = False) -> None:
+        """Stop the threads, write metrics.jsonl and let go of the folder; `finish` waits for ordered jobs."""
+        self._stop.set()
+        if self._ticker.is_alive():
+            self._ticker.join()
+        self._worker.close(finish=finish)
+        with self._lock:
+            self._write_metrics()
+            self._store.close()
+
+    # what a device asks for
+
+    def enrol(self, public_key: bytes) -> str:
+        """Remember a device's public key and give its id; the same key again gives the same id."""
+        device = device_id(public_key)
+        self._store.enrol(device, public_key, self.wall_clock())
+        return device
+
+    def public_key(self, device: str) -> bytes:
+        key = self._store.public_key(device)
+        if key is None:
+            raise Unauthorised("the device is not enrolled here")
+        return key
+
+    def check_in(self, device: str) -> Assignment | Wait | Finished:
+        with self._lock:
+            return self._coordinator.check_in(device, self._clock())
+
+    def model(self, version: int) -> ModelBody:
+        """The wire form of the current version; it is encoded once. Raises NotFound for any other."""
+        with self._lock:
+            if version != self._coordinator.version:
+                raise NotFound(f"version {self._coordinator.version} is served, not {version}")
+            if self._body is None or self._body.version != version:
+                spec_hash = self.task.config.spec.hash
+                content = encode_model(self._coordinator.params, version=version, spec_hash=spec_hash)
+                self._body = ModelBody(version, content, hashlib.sha256(content).hexdigest())
+            return self._body
+
+    @property
+    def version(self) -> int:
+        return self._coordinator.version
+
+    def downloaded(self, nbytes: int) -> None:
+        with self._lock:
+            self._coordinator.downloaded(nbytes)
+
+    def report(self, device: str, number: int, frame: bytes) -> Receipt:
+        """Hand a report to the coordinator; the reply goes out after what it closed has been stored."""
+        with self._lock:
+            if number != self._coordinator.round and self._round_of(frame) != number:
+                raise Conflict(f"the address names round {number}, the report another")
+            receipt = self._coordinator.report(device, frame, self._clock())
+            if receipt.closed is not None:
+                self._after(receipt.closed)
+            return receipt
+
+    def _round_of(self, frame: bytes) -> int:
+        return decode_report(frame, max_bytes=self.task.max_report_bytes).round
+
+    # what the pages ask for
+
+    def metrics(self, since: int) -> tuple[list[dict[str, Any]], int]:
+        return self._store.metrics(since=since)
+
+    def checkpoint(self) -> Path:
+        path = self._store.newest_checkpoint()
+        if path is None:
+            raise NotFound("no round has been closed yet, so there is no checkpoint")
+        return path
+
+    def config_text(self) -> str:
+        path = self.folder / "config.toml"
+        if not path.is_file():
+            raise NotFound("this server was started without a configuration file")
+        return path.read_text()
+
+    def current_bundle(self) -> Bundle:
+        if self.bundle is None:
+            raise NotFound("the first bundle is still being exported")
+        return self.bundle
+
+    @property
+    def settled(self) -> bool:
+        """Whether all rounds are done, measured and exported."""
+        with self._lock:
+            return self._coordinator.phase == "finished" and self._worker.settled
+
+    def wait_settled(self, timeout_s: float) -> bool:
+        return self._worker.wait(timeout_s)
+
+    def status(self) -> dict[str, Any]:
+        """The state of the task in one JSON object."""
+        with self._lock:
+            coordinator, config = self._coordinator, self.task.config
+            phones = coordinator.device_states()
+            document = {
+                "task": self.task.name,
+                "phase": coordinator.phase,
+                "round": coordinator.round,
+                "rounds": self.task.rule.rounds,
+                "version": coordinator.version,
+            }
+        bundle = self.bundle
+        return document | {
+            "settled": self.settled,
+            "uptime_s": round(self._clock() - self._started_s, 3),
+            "phones": {**phones, "enrolled": self._store.devices()},
+            "model": {
+                "vocabulary": config.vocab,
+                "embedding": config.embed,
+                "cells": config.hidden,
+                "parameters": config.spec.size,
+                "spec": config.spec.hash,
+                "vocabulary_sha256": self.task.vocabulary_sha256,
+            },
+            "rule": {
+                "cohort": self.task.rule.cohort,
+                "over_selection": self.task.rule.over_selection,
+                "min_reports": self.task.rule.min_reports,
+                "deadline_s": self.task.rule.deadline_s,
+            },
+            "totals": self._store.totals(),
+            "bundle": bundle.summary() if bundle else None,
+            "failures": dict(self._worker.failures),
+        }
+
+    # what happens by itself
+
+    def tick(self) -> None:
+        """Close the round whose deadline has passed."""
+        with self._lock:
+            closed = self._coordinator.tick(self._clock())
+            if closed is not None:
+                self._after(closed)
+
+    def _tick_forever(self) -> None:
+        while not self._stop.wait(TICK_S):
+            try:
+                self.tick()
+            except Exception:  # a full disk, say: the next tick tries again
+                log.exception("a deadline could not be kept")
+
+    def _after(self, closed: RoundResult) -> None:
+        finished = self._coordinator.phase == "finished"
+        if closed.status == "committed":
+            self._committed_since_start += 1
+            count = self._committed_since_start
+            if finished or count % self._background.evaluate_every == 0:
+                self._order_evaluation(closed.round)
+            if finished or count % self._background.export_every == 0:
+                self._order_export(closed.round)
+        elif finished:
+            last = self._store.last_committed()
+            if last is not None:
+                self._order_evaluation(last)
+                self._order_export(last)
+        if finished:
+            self._worker.order("metrics", self._write_metrics)
+
+    def _order_evaluation(self, number: int) -> None:
+        if self._background.evaluate is not None:
+            params = self._coordinator.params.copy()
+            self._worker.order("evaluate", functools.partial(self._evaluate, params, number))
+
+    def _order_export(self, number: int) -> None:
+        if self._background.export is not None:
+            params, version = self._coordinator.params.copy(), self._coordinator.version
+            self._worker.order("export", functools.partial(self._export, params, number, version))
+
+    def _evaluate(self, params: np.ndarray, number: int) -> None:
+        recall = self._background.evaluate(params)
+        kept = {name: float(recall[name]) for name in ("recall_top1", "recall_top3")}
+        self._store.measured(number, kept)
+
+    def _export(self, params: np.ndarray, number: int, version: int) -> None:
+        write = functools.partial(self._background.export, params, round=number, version=version)
+        self.bundle = replace_bundle(self.folder / "model", write, round=number, version=version)
+
+    def _write_metrics(self) -> None:
+        rows, _ = self._store.metrics(since=0)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.folder / "metrics.jsonl", text.encode())

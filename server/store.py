@@ -1,0 +1,237 @@
+"""The server's memory: SQLite for rounds and devices, safetensors files for parameters and optimiser state.
+
+The order of writes is the whole argument for surviving a crash: the files of a new model version are written
+and flushed first, then one transaction inserts the row that names them. A crash in between leaves files that
+no row names; they are written again when that version is made again.
+"""
+
+import fcntl
+import json
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from kbdfl.coordinator import RoundResult, Saved
+from kbdfl.errors import ConfigError, ModelError
+from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, write_atomically
+
+SCHEMA = Path(__file__).with_name("schema.sql")
+
+
+def metrics_row(result: RoundResult) -> dict[str, Any]:
+    """A closed round as one line of metrics.jsonl; the recalls are filled in when they have been measured."""
+    return {
+        "round": result.round,
+        "status": result.status,
+        "version": result.version,
+        "reports": result.reports,
+        "dropped": result.dropped,
+        "train_loss": result.train_loss,
+        "recall_top1": None,
+        "recall_top3": None,
+        "uplink_bytes": result.uplink_bytes,
+        "downlink_bytes": result.downlink_bytes,
+        "wall_s": round(result.ended_s - result.started_s, 6),
+        "virtual_s": None,
+        "epsilon": None,
+    }
+
+
+class SqliteStore:
+    """A coordinator's store in `folder`, for one server at a time; any thread may call any method.
+
+    `spec` is the layout of the model; a folder that holds another model is refused with ModelError, a folder
+    that another process serves with ConfigError. The newest `keep` versions stay on disk.
+    """
+
+    def __init__(self, folder: Path, spec: ParamSpec, *, keep: int = 3) -> None:
+        if keep < 1:
+            raise ConfigError(f"keep must be >= 1, got {keep}")
+        self.folder, self._spec, self._keep = Path(folder), spec, keep
+        self.checkpoints = self.folder / "checkpoints"
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._mutex = threading.RLock()
+        self._lock_file = _lock(self.folder / "server.lock")
+        try:
+            self._database = _open(self.folder / "server.sqlite3")
+            self._check_fact("spec", spec.hash)
+        except BaseException:
+            self._lock_file.close()
+            raise
+        self._revision = self._one("SELECT coalesce(max(revision), 0) FROM rounds")
+        self._keys: dict[str, bytes] = dict(self._database.execute("SELECT id, public_key FROM devices"))
+
+    def close(self) -> None:
+        """Close the database and let another server have the folder."""
+        with self._mutex:
+            self._database.close()
+            self._lock_file.close()
+
+    # rounds and models
+
+    def load(self) -> Saved | None:
+        """The state after the newest closed round, or None in a fresh folder."""
+        with self._mutex:
+            row = self._database.execute(
+                "SELECT round, version FROM rounds ORDER BY round DESC LIMIT 1"
+            ).fetchone()
+        if row is None:
+            return None
+        last_round, version = row
+        params, spec, _ = load_checkpoint(self._checkpoint(version))
+        if spec != self._spec:
+            raise ModelError(f"{self._checkpoint(version)} holds a model of another layout")
+        try:
+            server_state = load_file(self._server_state(version))
+        except FileNotFoundError:
+            raise ModelError(f"no server state at {self._server_state(version)}") from None
+        except SafetensorError as error:
+            raise ModelError(f"{self._server_state(version)} is damaged: {str(error)[:100]}") from None
+        return Saved(round=last_round, version=version, params=params, server_state=server_state)
+
+    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
+        """Keep a closed round for good: first its files, when they are new, then the row that names them."""
+        row = metrics_row(result)
+        with self._mutex:
+            known = self._one("SELECT EXISTS (SELECT 1 FROM rounds WHERE version = ?)", result.version)
+            if result.status == "committed" or not known:
+                # The state first: a folder with a checkpoint of some version always has its server state too.
+                arrays = {name: np.ascontiguousarray(array) for name, array in server_state.items()}
+                write_atomically(self._server_state(result.version), save(arrays))
+                metadata = {"round": result.round, "version": result.version}
+                save_checkpoint(self._checkpoint(result.version), params, self._spec, metadata)
+            with self._database:
+                self._database.execute(
+                    "INSERT INTO rounds (round, version, status, metrics, revision) VALUES (?, ?, ?, ?, ?)",
+                    (result.round, result.version, result.status, json.dumps(row), self._revision + 1),
+                )
+            self._revision += 1
+            self._forget_old(result.version)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The file of the newest version that a row names."""
+        with self._mutex:
+            version = self._one("SELECT max(version) FROM rounds")
+        return None if version is None else self._checkpoint(version)
+
+    def _checkpoint(self, version: int) -> Path:
+        return self.checkpoints / f"{version:06d}.safetensors"
+
+    def _server_state(self, version: int) -> Path:
+        return self.checkpoints / f"{version:06d}.server.safetensors"
+
+    def _forget_old(self, version: int) -> None:
+        for path in self.checkpoints.glob("*.safetensors"):
+            number = path.name.split(".")[0]
+            if number.isdigit() and int(number) <= version - self._keep:
+                path.unlink(missing_ok=True)
+
+    # metrics
+
+    def measured(self, number: int, recall: dict[str, float]) -> None:
+        """Add recalls to the row of round `number`."""
+        with self._mutex, self._database:
+            row = self._one("SELECT metrics FROM rounds WHERE round = ?", number)
+            self._revision += 1
+            self._database.execute(
+                "UPDATE rounds SET metrics = ?, revision = ? WHERE round = ?",
+                (json.dumps(json.loads(row) | recall), self._revision, number),
+            )
+
+    def metrics(self, *, since: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Rows that came or changed after revision `since`, in order of rounds, and the newest revision."""
+        with self._mutex:
+            rows = self._database.execute(
+                "SELECT metrics FROM rounds WHERE revision > ? ORDER BY round", (since,)
+            ).fetchall()
+            return [json.loads(text) for (text,) in rows], self._revision
+
+    def last_committed(self) -> int | None:
+        """The number of the newest committed round."""
+        with self._mutex:
+            return self._one("SELECT max(round) FROM rounds WHERE status = 'committed'")
+
+    def totals(self) -> dict[str, int]:
+        """Sums over all closed rounds."""
+        with self._mutex:
+            committed, abandoned, reports, dropped, uplink, downlink = self._database.execute(
+                "SELECT coalesce(sum(status = 'committed'), 0), coalesce(sum(status = 'abandoned'), 0),"
+                " coalesce(sum(json_extract(metrics, '$.reports')), 0),"
+                " coalesce(sum(json_extract(metrics, '$.dropped')), 0),"
+                " coalesce(sum(json_extract(metrics, '$.uplink_bytes')), 0),"
+                " coalesce(sum(json_extract(metrics, '$.downlink_bytes')), 0) FROM rounds"
+            ).fetchone()
+        return {
+            "committed": committed,
+            "abandoned": abandoned,
+            "reports": reports,
+            "dropped": dropped,
+            "uplink_bytes": uplink,
+            "downlink_bytes": downlink,
+        }
+
+    # devices
+
+    def enrol(self, device: str, public_key: bytes, enrolled_s: float) -> None:
+        """Remember a device's key; a device that is already known stays as it is."""
+        with self._mutex:
+            if device in self._keys:
+                return
+            with self._database:
+                self._database.execute(
+                    "INSERT INTO devices (id, public_key, enrolled_s) VALUES (?, ?, ?)",
+                    (device, public_key, enrolled_s),
+                )
+            self._keys[device] = public_key
+
+    def public_key(self, device: str) -> bytes | None:
+        """The key that `device` enrolled with."""
+        return self._keys.get(device)
+
+    def devices(self) -> int:
+        """How many devices have enrolled."""
+        return len(self._keys)
+
+    def _check_fact(self, name: str, value: str) -> None:
+        with self._database:
+            self._database.execute("INSERT OR IGNORE INTO facts (name, value) VALUES (?, ?)", (name, value))
+        kept = self._one("SELECT value FROM facts WHERE name = ?", name)
+        if kept != value:
+            raise ModelError(f"{self.folder} was served with another model ({name} {kept}, now {value})")
+
+    def _one(self, query: str, *arguments: Any) -> Any:
+        row = self._database.execute(query, arguments).fetchone()
+        return None if row is None else row[0]
+
+
+def _lock(path: Path) -> Any:
+    """An open file that holds the folder's lock; the system lets go of it when the process ends, however."""
+    file = open(path, "a+b")  # noqa: SIM115 -- it is held while the folder is served
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigError(f"{path.parent} is already being served by another process") from None
+    return file
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    try:
+        database = sqlite3.connect(path, check_same_thread=False)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            # In WAL mode NORMAL survives a killed process; only a power cut may cost the last transactions,
+            # and then the row before names files that are still there.
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(SCHEMA.read_text())
+        except BaseException:
+            database.close()
+            raise
+    except sqlite3.DatabaseError as error:
+        raise ModelError(f"{path} is not a database of this server: {error}") from None
+    return database
