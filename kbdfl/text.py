@@ -7,6 +7,7 @@ word that no vocabulary knows. The same rules are inside `tokenizer.json`, so pl
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,6 +120,20 @@ def public_vocabulary(size: int) -> tuple[Vocabulary, np.ndarray]:
     """A vocabulary of `size` tokens (specials included) from the public list, and its words' frequencies."""
     words, frequencies = public_words(size - len(SPECIALS))
     return Vocabulary.of_words(words, "the most frequent English words of the public list wordfreq"), frequencies
+
+
+def training_vocabulary(texts: Iterable[str], size: int) -> tuple[Vocabulary, np.ndarray]:
+    """A vocabulary of at most `size` tokens counted on the phones' own messages, and its words' counts.
+
+    It tells which words these users type, so its source says where it comes from.
+    """
+    splitter = Vocabulary.of_words([], "")
+    counts = Counter(word for text in texts for word in splitter.split(text) if not word.startswith("<"))
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: size - len(SPECIALS)]
+    if not ranked:
+        raise DataError("the training users' logs hold no words to make a vocabulary of")
+    vocabulary = Vocabulary.of_words([word for word, _ in ranked], "words counted on the training users' own logs")
+    return vocabulary, np.array([count for _, count in ranked], np.float64)
 
 
 @dataclass(frozen=True, slots=True)

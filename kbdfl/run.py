@@ -1,0 +1,211 @@
+"""A run: its complete configuration, the task built from it, and the folder it leaves behind."""
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kbdfl.algorithms import SERVER_RULES, Algorithm, ClientRule
+from kbdfl.config import from_table, read_toml, to_table, write_toml
+from kbdfl.coordinator import RoundRule, Task
+from kbdfl.errors import ConfigError
+from kbdfl.model import init_params, preset
+from kbdfl.params import save_checkpoint, write_atomically
+from kbdfl.text import SPECIALS, Vocabulary, public_vocabulary, training_vocabulary
+
+VOCABULARIES = ("public", "training-users")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is not the algorithm's.
+
+    seed            everything random follows from it
+    preset          of the model
+    source          of the typing logs: chat, personas or a JSONL file
+    devices         phones that take part; 0 = every training user of the source
+    vocabulary      `public`: a public word list; `training-users`: counted on the phones' own logs
+    dropout         the chance that a selected phone never reports
+    evaluate_every  committed rounds between two measurements on held-out users
+    evaluate_words  how many held-out words such a measurement looks at
+    """
+
+    seed: int = 1
+    preset: str = "small"
+    source: str = "chat"
+    devices: int = 0
+    vocabulary: str = "public"
+    dropout: float = 0.0
+    evaluate_every: int = 10
+    evaluate_words: int = 20_000
+
+    def __post_init__(self) -> None:
+        preset(self.preset)
+        for name in ("seed", "devices"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.vocabulary not in VOCABULARIES:
+            raise ConfigError(f"vocabulary must be one of {', '.join(VOCABULARIES)}, got {self.vocabulary}")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}")
+        for name in ("evaluate_every", "evaluate_words"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """The part of `Algorithm` that says how an update travels and weighs."""
+
+    codec: str = "int8"
+    update_clip_norm: float = 0.0
+    max_weight: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything that decides how a run ends; `config.toml` holds exactly this."""
+
+    settings: Settings = Settings()
+    algorithm: Algorithm = Algorithm()
+    rule: RoundRule = RoundRule()
+
+    def to_toml(self) -> str:
+        algorithm = self.algorithm
+        names = {kind: name for name, kind in SERVER_RULES.items()}
+        return write_toml(
+            {
+                "run": to_table(self.settings),
+                "client": to_table(algorithm.client),
+                "upload": to_table(Upload(algorithm.upload, algorithm.update_clip_norm, algorithm.max_weight)),
+                "server": {"rule": names[type(algorithm.server)]} | to_table(algorithm.server),
+                "round": to_table(self.rule),
+            }
+        )
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any], *, where: str) -> "RunConfig":
+        """The inverse of `to_toml`. Raises ConfigError."""
+        unknown = sorted(document.keys() - {"run", "client", "upload", "server", "round"})
+        if unknown:
+            raise ConfigError(f"{where} has an unknown table {unknown[0]}")
+        upload = from_table(Upload, document.get("upload", {}), where="upload")
+        server = dict(document.get("server", {}))
+        rule = server.pop("rule", "fedadam")
+        if rule not in SERVER_RULES:
+            raise ConfigError(f"server.rule must be one of {', '.join(SERVER_RULES)}, got {rule!r}")
+        return cls(
+            settings=from_table(Settings, document.get("run", {}), where="run"),
+            algorithm=Algorithm(
+                client=from_table(ClientRule, document.get("client", {}), where="client"),
+                upload=upload.codec,
+                update_clip_norm=upload.update_clip_norm,
+                max_weight=upload.max_weight,
+                server=from_table(SERVER_RULES[rule], server, where="server"),
+            ),
+            rule=from_table(RoundRule, document.get("round", {}), where="round"),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "RunConfig":
+        """Read a config.toml. Raises ConfigError."""
+        return cls.from_document(read_toml(path), where=str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A task ready to coordinate: its initial parameters float32 (P,) and its vocabulary."""
+
+    task: Task
+    params: np.ndarray
+    vocabulary: Vocabulary
+
+
+def build_task(config: RunConfig, *, training_texts: Iterable[str] = (), name: str = "next-word") -> Built:
+    """The task that `config` describes.
+
+    `training_texts` are the phones' messages; they are looked at only if the vocabulary is to be counted on them.
+    """
+    settings = config.settings
+    shape = preset(settings.preset)
+    if settings.vocabulary == "public":
+        vocabulary, frequencies = public_vocabulary(shape.vocab)
+    else:
+        vocabulary, frequencies = training_vocabulary(training_texts, shape.vocab)
+        shape = replace(shape, vocab=len(frequencies) + len(SPECIALS))
+    task = Task(
+        name=name,
+        config=shape,
+        algorithm=config.algorithm,
+        rule=config.rule,
+        vocabulary_sha256=vocabulary.sha256,
+        seed=settings.seed,
+    )
+    return Built(task, init_params(shape, seed=settings.seed, word_frequencies=frequencies), vocabulary)
+
+
+def checkpoint_facts(config: RunConfig, built: Built, *, round: int, version: int) -> dict[str, Any]:
+    """The metadata of a checkpoint: enough to export it without the rest of the run."""
+    shape = built.task.config
+    return {
+        "config": {"vocab": shape.vocab, "embed": shape.embed, "hidden": shape.hidden},
+        "preset": config.settings.preset,
+        "round": round,
+        "version": version,
+        "vocabulary_sha256": built.vocabulary.sha256,
+        "vocabulary_source": built.vocabulary.source,
+        "data": f"typing logs of the source {Path(config.settings.source).name}",
+    }
+
+
+class RunFolder:
+    """`runs/NAME/`: config.toml, metrics.jsonl, checkpoints/, tokenizer.json; report and bundle come at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, base: Path, name: str | None, *, default: str) -> "RunFolder":
+        """A new folder below `base`. Raises ConfigError when the name is taken or unfit."""
+        if name is None:
+            name = stem = f"{default}-{datetime.now():%Y%m%d-%H%M%S}"
+            count = 1
+            while (base / name).exists():
+                count += 1
+                name = f"{stem}-{count}"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ConfigError(f"a run's name must be letters, digits, dot, dash or underscore, got {name!r}"[:200])
+        folder = cls(base / name)
+        try:
+            folder.checkpoints.mkdir(parents=True)
+        except FileExistsError:
+            raise ConfigError(f"there is a run at {folder.path} already; choose another --name") from None
+        return folder
+
+    def write_config(self, toml: str) -> None:
+        write_atomically(self.path / "config.toml", toml.encode())
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Append a closed round to metrics.jsonl."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All closed rounds so far."""
+        if not self.metrics.exists():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+
+    def save(self, params: np.ndarray, built: Built, facts: dict[str, Any]) -> Path:
+        """Write checkpoints/<version>.safetensors and tokenizer.json."""
+        path = self.checkpoints / f"{facts['version']:06d}.safetensors"
+        save_checkpoint(path, params, built.task.config.spec, facts)
+        built.vocabulary.save(self.path / "tokenizer.json")
+        return path
