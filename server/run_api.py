@@ -60,13 +60,13 @@ def predict() -> Response:
     if len(text) > MAX_TEXT:
         raise TooLarge(f"text may have {MAX_TEXT} characters at most, got {len(text)}")
     bundle = service().current_bundle()
-    suggestions = bundle.suggest(text, MAX_SUGGESTIONS)
+    suggestions = bundle.predictor.suggest(text, k=MAX_SUGGESTIONS)
     return reply(
         {
             "suggestions": [
                 {"word": s.word, "probability": round(float(s.probability), 6)} for s in suggestions
             ],
-            "round": bundle.round,
+            "rounds": bundle.rounds,
             "version": bundle.version,
         }
     )

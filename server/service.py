@@ -21,7 +21,7 @@ from kbdfl.coordinator import Assignment, Coordinator, Finished, Receipt, RoundR
 from kbdfl.errors import Conflict, ModelError, NotFound, Unauthorised
 from kbdfl.identity import device_id
 from kbdfl.params import write_atomically
-from kbdfl.server.bundles import Bundle, load_bundle, replace_bundle
+from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.worker import Worker
 from kbdfl.wire import decode_report, encode_model
@@ -36,7 +36,7 @@ class Background:
     """Slow work after committed rounds.
 
     `evaluate(params)` gives {"recall_top1", "recall_top3"}; `export(params, folder, *, round, version)`
-    writes a bundle into an empty folder. Each runs after every k-th committed round and once at the end.
+    writes a bundle into a new folder. Each runs after every k-th committed round and once at the end.
     """
 
     evaluate: Callable[[np.ndarray], dict[str, float]] | None = None
@@ -78,13 +78,13 @@ class TaskService:
         self._started_s = clock()
         self.task = coordinator.task
         self.folder = store.folder
-        self.bundle: Bundle | None = None
+        self.bundle: ServedBundle | None = None
 
     def start(self) -> None:
         """Begin to keep deadlines; load the bundle a former server left, or export the current model."""
         if (self.folder / "model" / "manifest.json").is_file():
             try:
-                self.bundle = load_bundle(self.folder / "model")
+                self.bundle = open_bundle(self.folder / "model")
             except ModelError as error:
                 log.warning("a bundle is not usable and will be exported again: %s", error)
         self._worker.start()
@@ -97,7 +97,10 @@ class TaskService:
 
     def close(self, *, finish: bool = False) -> None:
         """Stop the threads, write metrics.jsonl and let go of the folder; `finish` waits for ordered jobs."""
-        self._stop.set()
+        with self._lock:
+            if self._stop.is_set():
+                return
+            self._stop.set()
         if self._ticker.is_alive():
             self._ticker.join()
         self._worker.close(finish=finish)
@@ -172,7 +175,7 @@ class TaskService:
             raise NotFound("this server was started without a configuration file")
         return path.read_text()
 
-    def current_bundle(self) -> Bundle:
+    def current_bundle(self) -> ServedBundle:
         if self.bundle is None:
             raise NotFound("the first bundle is still being exported")
         return self.bundle
@@ -272,7 +275,7 @@ class TaskService:
 
     def _export(self, params: np.ndarray, number: int, version: int) -> None:
         write = functools.partial(self._background.export, params, round=number, version=version)
-        self.bundle = replace_bundle(self.folder / "model", write, round=number, version=version)
+        self.bundle = replace_bundle(self.folder / "model", write)
 
     def _write_metrics(self) -> None:
         rows, _ = self._store.metrics(since=0)

@@ -46,13 +46,16 @@ class SqliteStore:
     """A coordinator's store in `folder`, for one server at a time; any thread may call any method.
 
     `spec` is the layout of the model; a folder that holds another model is refused with ModelError, a folder
-    that another process serves with ConfigError. The newest `keep` versions stay on disk.
+    that another process serves with ConfigError. The newest `keep` versions stay on disk; every checkpoint's
+    metadata carries `facts` (JSON values), its round and its version.
     """
 
-    def __init__(self, folder: Path, spec: ParamSpec, *, keep: int = 3) -> None:
+    def __init__(
+        self, folder: Path, spec: ParamSpec, *, keep: int = 3, facts: dict[str, Any] | None = None
+    ) -> None:
         if keep < 1:
             raise ConfigError(f"keep must be >= 1, got {keep}")
-        self.folder, self._spec, self._keep = Path(folder), spec, keep
+        self.folder, self._spec, self._keep, self._facts = Path(folder), spec, keep, facts or {}
         self.checkpoints = self.folder / "checkpoints"
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         self._mutex = threading.RLock()
@@ -103,7 +106,7 @@ class SqliteStore:
                 # The state first: a folder with a checkpoint of some version always has its server state too.
                 arrays = {name: np.ascontiguousarray(array) for name, array in server_state.items()}
                 write_atomically(self._server_state(result.version), save(arrays))
-                metadata = {"round": result.round, "version": result.version}
+                metadata = self._facts | {"round": result.round, "version": result.version}
                 save_checkpoint(self._checkpoint(result.version), params, self._spec, metadata)
             with self._database:
                 self._database.execute(

@@ -181,7 +181,8 @@ function showStatus(status) {
   const bundle = status.bundle;
   if (bundle) {
     pairs("bundle", [
-      ["After round", bundle.round === null ? "–" : String(bundle.round)],
+      ["Committed rounds", bundle.rounds === null ? "–" : count(bundle.rounds)],
+      ["Precision", bundle.precision],
       ["Version", bundle.version === null ? "–" : count(bundle.version)],
       ...Object.entries(bundle.files).map(([name, file]) => [name, bytes(file.bytes), `sha256 ${file.sha256}`]),
     ]);

@@ -177,7 +177,7 @@ async function ask() {
   if (number < shown) return; // a newer answer is on the strip already
   shown = number;
   showSlots(answer.suggestions);
-  const model = answer.round === null ? "exported" : `round ${answer.round}, version ${answer.version}`;
+  const model = answer.rounds === null ? "exported" : `after ${answer.rounds} rounds, version ${answer.version}`;
   $("about-model").textContent = model;
   $("about-time").textContent = `${Math.round(performance.now() - began)} ms`;
   if (typedKeys) $("about-saved").textContent = `${savedKeys} of ${savedKeys + typedKeys}`;

@@ -1,0 +1,205 @@
+"""A real coordinator on a tiny model, behind the real service and application, with phones that can sign."""
+
+import base64
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kbdfl.algorithms import Algorithm, FedAdam
+from kbdfl.coordinator import Coordinator, RoundRule, Task
+from kbdfl.export.bundle import write_bundle
+from kbdfl.identity import device_id, generate_key, public_key, sign_request
+from kbdfl.model import CifgConfig, init_params
+from kbdfl.rng import stream
+from kbdfl.server.app import create_app
+from kbdfl.server.service import Background, TaskService
+from kbdfl.server.store import SqliteStore
+from kbdfl.text import Vocabulary
+from kbdfl.transform import encode_chain
+from kbdfl.wire import encode_report
+
+WORDS = "the you i to and see sea seen seem later hello how are we be there tomorrow thanks on at home"
+NOW = 1_800_000_000.0  # the wall clock of these tests
+
+
+def make_task(vocabulary: Vocabulary, **rule) -> Task:
+    rule = {"cohort": 2, "over_selection": 1.5, "min_reports": 1, "deadline_s": 30.0, "rounds": 3} | rule
+    return Task(
+        name="test keyboard",
+        config=CifgConfig(vocab=len(vocabulary), embed=4, hidden=6),
+        algorithm=Algorithm(server=FedAdam()),
+        rule=RoundRule(**rule),
+        vocabulary_sha256=vocabulary.sha256,
+        seed=1,
+    )
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now: float = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Phone:
+    """Speaks to a Flask test client as a phone speaks to the server."""
+
+    client: object
+    key: bytes = field(default_factory=generate_key)
+
+    @property
+    def id(self) -> str:
+        return device_id(public_key(self.key))
+
+    def enrol(self) -> "Phone":
+        body = {"public_key": base64.b64encode(public_key(self.key)).decode()}
+        answer = self.client.post("/v1/enrol", json=body)
+        assert answer.status_code == 200, answer.json
+        return self
+
+    def signed(self, method: str, path: str, body: bytes = b"", *, at: float = NOW, headers=None, **more):
+        signature = sign_request(self.key, method=method, path=path, body=body, timestamp=at)
+        headers = signature | (headers or {})
+        return self.client.open(path, method=method, data=body, headers=headers, **more)
+
+    def check_in(self) -> dict:
+        answer = self.signed("POST", "/v1/check-in")
+        assert answer.status_code == 200, answer.json
+        return answer.json
+
+    def frame(self, assignment: dict, algorithm: Algorithm, *, size: int, seed: int = 0, **changes) -> bytes:
+        delta = 0.01 * stream(seed, self.id).standard_normal(size, np.float32)
+        fields = {
+            "task": assignment["task"],
+            "round": assignment["round"],
+            "device": self.id,
+            "model_sha256": assignment["model_sha256"],
+            "spec_hash": assignment["spec"],
+            "upload": assignment["upload"],
+            "examples": 5,
+            "tokens": 40,
+            "train_loss": 3.5,
+        }
+        update = encode_chain(algorithm.transforms, delta, seed=assignment["seed"])
+        return encode_report(update, **(fields | changes))
+
+    def report(self, number: int, frame: bytes, **more):
+        more = {"content_type": "application/octet-stream"} | more
+        return self.signed("POST", f"/v1/rounds/{number}/report", frame, **more)
+
+    def take_part(self, service: TaskService, *, seed: int = 0) -> tuple[dict, bytes]:
+        """Check in and report; the assignment and the frame."""
+        assignment = self.check_in()
+        assert assignment["status"] == "assigned", assignment
+        task = service.task
+        frame = self.frame(assignment, task.algorithm, size=task.config.spec.size, seed=seed)
+        answer = self.report(assignment["round"], frame)
+        assert answer.status_code == 200, answer.json
+        return assignment, frame
+
+
+@pytest.fixture(scope="session")
+def vocabulary() -> Vocabulary:
+    return Vocabulary.of_words(WORDS.split(), "the words of a test")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make_service(tmp_path, vocabulary, clock):
+    """Services over one folder, one after another; all are closed at the end."""
+    services = []
+
+    def make(*, folder=tmp_path / "run", background: Background | None = None, start: bool = True, **rule):
+        task = make_task(vocabulary, **rule)
+        store = SqliteStore(folder, task.config.spec)
+        params = init_params(task.config, seed=1)
+        coordinator = Coordinator(task, params, store=store, random=np.random.default_rng(1))
+        service = TaskService(coordinator, store, background=background, clock=clock, wall_clock=lambda: NOW)
+        if start:
+            service.start()
+            services.append(service)
+        return service
+
+    yield make
+    for service in services:
+        service.close()
+
+
+@pytest.fixture
+def background(vocabulary):
+    """Background work after every round, and what it has done; recall rises with every measurement."""
+    done = {"evaluate": [], "export": []}
+    config = make_task(vocabulary).config
+
+    def evaluate(params: np.ndarray) -> dict[str, float]:
+        done["evaluate"].append(params)
+        return {"recall_top1": 0.1 * len(done["evaluate"]), "recall_top3": 0.2 * len(done["evaluate"])}
+
+    def export(params: np.ndarray, folder: Path, *, round: int, version: int) -> None:
+        facts = {"rounds": version, "version": version, "data": "a test"}
+        write_bundle(
+            folder, params=params, config=config, vocabulary=vocabulary, precision="int8", facts=facts
+        )
+        done["export"].append(version)
+
+    return Background(evaluate=evaluate, evaluate_every=1, export=export, export_every=1), done
+
+
+@pytest.fixture
+def service(make_service) -> TaskService:
+    return make_service()
+
+
+@pytest.fixture
+def app(service):
+    return create_app(service)
+
+
+@pytest.fixture
+def client(app):
+    return app.test_client()
+
+
+@pytest.fixture
+def phone(client) -> Phone:
+    return Phone(client).enrol()
+
+
+@pytest.fixture
+def new_phone():
+    """Enrolled phones that speak through a client."""
+    return lambda client: Phone(client).enrol()
+
+
+@pytest.fixture
+def play(service):
+    """Play one phone's part in a round: check in, report something."""
+    return lambda phone, seed=0: phone.take_part(service, seed=seed)
+
+
+def problem(answer) -> dict:
+    """The problem document of an answer, checked for its form."""
+    assert answer.content_type == "application/problem+json"
+    document = json.loads(answer.data)
+    assert document.keys() == {"title", "status", "detail"}
+    assert document["status"] == answer.status_code >= 400
+    assert document["detail"]
+    assert "\n" not in document["detail"]
+    assert "Traceback" not in document["detail"]
+    return document
+
+
+@pytest.fixture(name="problem")
+def problem_fixture():
+    return problem
