@@ -37,7 +37,7 @@ class Settings:
 
     seed: int = 1
     preset: str = "small"
-    source: str = "chat"
+    source: str = "personas"
     devices: int = 0
     vocabulary: str = "public"
     dropout: float = 0.0

@@ -61,10 +61,19 @@ class Vocabulary:
         if not Path(path).is_file():
             raise DataError(f"no vocabulary at {path}")
         try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for a malformed file
-            raise DataError(f"{path} is not a tokenizer.json: {str(error)[:100]}") from None
-        return cls(tokenizer, source)
+            return cls.from_bytes(Path(path).read_bytes(), source)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_bytes(cls, content: bytes, source: str = "unstated") -> "Vocabulary":
+        """Read the content of a `tokenizer.json`. Raises DataError."""
+        try:
+            return cls(Tokenizer.from_str(content.decode()), source)
+        except DataError:
+            raise
+        except Exception as error:  # the library raises bare Exception for a malformed document
+            raise DataError(f"not a tokenizer.json: {str(error)[:100]}") from None
 
     def save(self, path: Path) -> None:
         write_atomically(Path(path), self.to_bytes())

@@ -1,0 +1,174 @@
+"""The phone's side of HTTP: a client of the server's /v1 API, and one phone's cycle of check-in, training, report."""
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import urllib3
+
+from kbdfl import identity
+from kbdfl.assignment import Assignment
+from kbdfl.device_sim.runtime import Budget, OverBudget, check_model, prepare, train
+from kbdfl.device_sim.store import TypingLog
+from kbdfl.errors import Conflict, DataError, ServerUnavailable, WireError
+from kbdfl.kernels.train import Workspace
+from kbdfl.text import Vocabulary
+from kbdfl.wire import decode_model
+
+# Every request may be sent again: a repeated check-in gets the same assignment, a repeated report counts once.
+_RETRY = urllib3.Retry(
+    total=5, backoff_factor=0.1, status_forcelist=(502, 503, 504), allowed_methods=None, raise_on_status=False
+)
+_MAX_JSON_BYTES = 1 << 20
+
+
+class ServerClient:
+    """A connection pool to one server. Thread-safe. Errors become one line: ServerUnavailable, Conflict, WireError."""
+
+    def __init__(self, url: str, *, connections: int = 8, timeout_s: float = 60.0) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ServerUnavailable(f"a server's address must begin with http:// or https://, got {url!r}"[:200])
+        self.url = url.rstrip("/")
+        self._pool = urllib3.PoolManager(
+            maxsize=connections, retries=_RETRY, timeout=urllib3.Timeout(timeout_s), block=True
+        )
+
+    def get(self, path: str) -> bytes:
+        """The body of a public GET."""
+        return self._ask("GET", path, b"", {}).data
+
+    def get_json(self, path: str) -> Any:
+        return _json(self.get(path), path)
+
+    def enrol(self, public_key: bytes) -> str:
+        """The device id that the server knows this key by."""
+        body = json.dumps({"public_key": base64.b64encode(public_key).decode()}).encode()
+        answer = _json(self._ask("POST", "/v1/enrol", body, {"Content-Type": "application/json"}).data, "/v1/enrol")
+        expected = identity.device_id(public_key)
+        if not isinstance(answer, dict) or answer.get("device") != expected:
+            raise WireError("the server enrolled another device than the one that asked")
+        return expected
+
+    def signed(self, key: bytes, method: str, path: str, *, body: bytes = b"", content_type: str = "") -> bytes:
+        """The body of the answer to a request signed with a phone's private key."""
+        headers = identity.sign_request(key, method=method, path=path, body=body, timestamp=time.time())
+        if content_type:
+            headers["Content-Type"] = content_type
+        return self._ask(method, path, body, headers).data
+
+    def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+        try:
+            response = self._pool.request(method, self.url + path, body=body or None, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            reason = type(getattr(error, "reason", None) or error).__name__
+            raise ServerUnavailable(f"no answer from {self.url} ({reason}); is `kbdfl serve` running there?") from None
+        if response.status < 400:
+            return response
+        detail = _detail(response)
+        if response.status in (409, 410):
+            raise Conflict(detail)
+        if response.status == 503:
+            raise ServerUnavailable(detail)
+        raise WireError(f"{method} {path} was refused ({response.status}): {detail}")
+
+
+def _json(data: bytes, path: str) -> Any:
+    try:
+        return json.loads(data[:_MAX_JSON_BYTES])
+    except ValueError:
+        raise ServerUnavailable(f"the answer to {path} is not JSON; is this a kbdfl server?") from None
+
+
+def _detail(response: urllib3.BaseHTTPResponse) -> str:
+    try:
+        problem = json.loads(response.data[:_MAX_JSON_BYTES])
+        return str(problem["detail"])[:300]
+    except (ValueError, KeyError, TypeError):
+        return response.reason or "no reason given"
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What became of one check-in: reported, wait, finished, dropped, late or declined, and the bytes moved."""
+
+    outcome: str
+    retry_after_s: float = 0.0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+    detail: str = ""
+
+
+class Phone:
+    """One enrolled phone with its key and its log."""
+
+    def __init__(self, client: ServerClient, log: TypingLog, vocabulary: Vocabulary, *, budget: Budget | None = None):
+        self._client, self._log, self._vocabulary = client, log, vocabulary
+        self._budget = budget or Budget()
+        self._key = identity.generate_key()
+        self.device = client.enrol(identity.public_key(self._key))
+
+    def cycle(self, *, workspace: Workspace, drops: Callable[[Assignment], bool] = lambda _: False) -> Cycle:
+        """Check in and, if selected, fetch the model, train and report. `drops` says when the phone vanishes."""
+        path = "/v1/check-in"
+        answer = _json(
+            self._client.signed(self._key, "POST", path, body=b"{}", content_type="application/json"), path
+        )
+        status = answer.pop("status", None) if isinstance(answer, dict) else None
+        if status == "finished":
+            return Cycle("finished")
+        if status == "wait":
+            return Cycle("wait", retry_after_s=max(0.0, float(answer.get("retry_after_s", 1.0))))
+        if status != "assigned":
+            raise WireError(f"a check-in must be answered by assigned, wait or finished, got {status!r}"[:200])
+        assignment = Assignment.from_json(answer)
+        try:
+            params, downlink = self._fetch(assignment)
+        except Conflict as late:  # the round closed and its model is no longer served
+            return Cycle("late", detail=str(late))
+        if drops(assignment):
+            return Cycle("dropped", downlink_bytes=downlink)
+        try:
+            check_model(assignment, params, self._vocabulary)
+            run = prepare(assignment, self._log.sentences(self._vocabulary))
+            frame = train(
+                assignment, params, run, device=self.device, budget=self._budget, workspace=workspace
+            )
+        except (OverBudget, DataError) as reason:
+            return Cycle("declined", downlink_bytes=downlink, detail=str(reason))
+        try:
+            self._client.signed(
+                self._key,
+                "POST",
+                f"/v1/rounds/{assignment.round}/report",
+                body=frame,
+                content_type="application/octet-stream",
+            )
+        except Conflict as late:
+            return Cycle("late", uplink_bytes=len(frame), downlink_bytes=downlink, detail=str(late))
+        return Cycle("reported", uplink_bytes=len(frame), downlink_bytes=downlink)
+
+    def _fetch(self, assignment: Assignment) -> tuple[np.ndarray, int]:
+        """The model that the assignment names and the bytes it took."""
+        body = self._client.signed(self._key, "GET", f"/v1/models/{assignment.version}")
+        params, version, _ = decode_model(body, max_bytes=4 * assignment.config.spec.size + 65_536)
+        if version != assignment.version:
+            raise WireError(f"version {assignment.version} was assigned, the server sent {version}")
+        return params, len(body)
+
+
+def wait_for_vocabulary(client: ServerClient, *, timeout_s: float = 60.0) -> Vocabulary:
+    """The task's vocabulary, from the bundle that a server exports as it starts."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return Vocabulary.from_bytes(client.get("/v1/models/latest/tokenizer.json"))
+        except WireError as error:
+            if time.monotonic() > deadline:
+                raise ServerUnavailable(f"{client.url} has no vocabulary to give: {error}") from None
+            time.sleep(0.2)
+
+

@@ -1,0 +1,119 @@
+"""The options that describe a run, shared by `simulate`, `serve` and `demo`, and the RunConfig they make."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+import click
+
+from kbdfl.errors import ConfigError
+
+# Per model: the server's learning rate that worked best with the client defaults.
+SERVER_RATES = {"tiny": 0.01, "small": 0.01, "gboard": 0.007}
+
+_OPTIONS = [
+    click.option("--config", "config_file", type=click.Path(), help="Start from this config.toml."),
+    click.option("--preset", help="Model: tiny, small or gboard.  [default: small]"),
+    click.option("--source", "--logs", "source", help="chat, personas or a JSONL typing log.  [default: personas]"),
+    click.option("--devices", type=int, help="Phones that take part; 0 = every training user."),
+    click.option("--vocabulary", help="public, or training-users: counted on the phones' logs."),
+    click.option("--rounds", type=int, help="Rounds to run.  [default: 100]"),
+    click.option("--cohort", help="Reports that commit a round: a number, or a fraction of the devices such as 0.01."),
+    click.option("--over-selection", type=float, help="Select this many times the cohort.  [default: 1.3]"),
+    click.option("--min-reports", type=int, help="Reports that suffice at the deadline; 0 = the cohort."),
+    click.option("--deadline-s", type=float, help="Seconds a round may last.  [default: 120]"),
+    click.option("--algorithm", help="fedavg or fedadam.  [default: fedadam]"),
+    click.option("--server-lr", type=float, help="The server rule's learning rate."),
+    click.option("--epochs", type=int, help="Local epochs.  [default: 1]"),
+    click.option("--batch-size", type=int, help="Messages a local step.  [default: 16]"),
+    click.option("--client-lr", type=float, help="Local learning rate.  [default: 3]"),
+    click.option("--clip-norm", type=float, help="Bound on a step's gradient norm; 0 = none.  [default: 1]"),
+    click.option("--max-messages", type=int, help="Messages of a phone a round.  [default: 200]"),
+    click.option("--upload", help="int8 or float32.  [default: int8]"),
+    click.option("--update-clip-norm", type=float, help="Bound on an update's norm; 0 = none.  [default: 0]"),
+    click.option("--max-weight", type=int, help="An update counts as at most so many examples.  [default: 200]"),
+    click.option("--evaluate-every", type=int, help="Rounds between held-out measurements.  [default: 10]"),
+    click.option("--seed", type=int, help="Everything random follows from it.  [default: 1]"),
+]
+
+
+def run_options(command: Callable) -> Callable:
+    """Decorate a click command with all options of a run; it receives them as keyword arguments."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any:
+    """A `RunConfig` from the options of `run_options`: the file named by --config, then what was given.
+
+    Raises ConfigError in one line.
+    """
+    from kbdfl.algorithms import PRESETS, FedAdam
+    from kbdfl.run import RunConfig
+
+    file = options["config_file"]
+    config = RunConfig.load(file) if file else RunConfig()
+    settings = _changed(
+        config.settings,
+        preset=options["preset"],
+        source=options["source"],
+        devices=options["devices"],
+        vocabulary=options["vocabulary"],
+        evaluate_every=options["evaluate_every"],
+        seed=options["seed"],
+        dropout=dropout,
+    )
+    algorithm = config.algorithm
+    if options["algorithm"] is not None:
+        if options["algorithm"] not in PRESETS:
+            raise ConfigError(f"algorithm must be one of {', '.join(PRESETS)}, got {options['algorithm']}")
+        algorithm = PRESETS[options["algorithm"]]
+    rule = _changed(
+        config.rule,
+        rounds=options["rounds"],
+        cohort=_cohort(options["cohort"], settings.devices),
+        over_selection=options["over_selection"],
+        min_reports=options["min_reports"],
+        deadline_s=options["deadline_s"],
+    )
+    server = algorithm.server
+    if not file and isinstance(server, FedAdam):
+        server = replace(server, learning_rate=SERVER_RATES[settings.preset], decay_rounds=rule.rounds)
+    server = _changed(server, learning_rate=options["server_lr"])
+    client = _changed(
+        algorithm.client,
+        epochs=options["epochs"],
+        batch_size=options["batch_size"],
+        learning_rate=options["client_lr"],
+        clip_norm=options["clip_norm"],
+        max_messages=options["max_messages"],
+    )
+    algorithm = _changed(
+        replace(algorithm, client=client, server=server),
+        upload=options["upload"],
+        update_clip_norm=options["update_clip_norm"],
+        max_weight=options["max_weight"],
+    )
+    return RunConfig(settings, algorithm, rule)
+
+
+def _changed(config: Any, **values: Any) -> Any:
+    return replace(config, **{name: value for name, value in values.items() if value is not None})
+
+
+def _cohort(text: str | None, devices: int) -> int | None:
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        raise ConfigError(f"cohort must be a number or a fraction of the devices, got {text!r}"[:200]) from None
+    if "." not in text:
+        return int(number)
+    if not 0 < number <= 1:
+        raise ConfigError(f"cohort as a fraction must lie in (0, 1], got {text}")
+    if devices == 0:
+        raise ConfigError("cohort as a fraction needs --devices")
+    return ceil(number * devices)
