@@ -3,12 +3,13 @@
 import re
 from dataclasses import dataclass
 from math import isfinite
+from operator import index
 
 import numpy as np
 
 from kbdfl.errors import WireError
 from kbdfl.transform import Update
-from kbdfl.wire.frame import KINDS, MODEL, REPORT, Frame, decode_frame, encode_frame
+from kbdfl.wire.frame import KINDS, MODEL, REPORT, decode_frame, encode_frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,66 +31,12 @@ class Report:
     update: Update
 
 
-def encode_model(params: np.ndarray, *, version: int, spec_hash: str) -> bytes:
-    """A MODEL frame of `params` (P,) float32, not compressed: trained weights hardly shrink."""
-    fields = {"version": version, "spec_hash": spec_hash}
-    return encode_frame(MODEL, fields, {"params": np.asarray(params, np.float32)}, compress=False)
-
-
-def decode_model(data: bytes | memoryview, *, max_bytes: int) -> tuple[np.ndarray, int, str]:
-    """(params (P,) float32 read-only, version, spec_hash). Raises WireError or TooLarge."""
-    frame = decode_frame(data, kind=MODEL, max_bytes=max_bytes)
-    fields = _take_fields(frame, {"version": _count, "spec_hash": _spec_hash})
-    params = frame.sections.get("params")
-    if len(frame.sections) != 1 or params is None or params.dtype != np.float32 or params.ndim != 1:
-        raise WireError("a model must have one section, params, float32 of one axis")
-    if not np.isfinite(params).all():
-        raise WireError("a model must be finite, got a NaN or an infinity")
-    return params, fields["version"], fields["spec_hash"]
-
-
-def encode_report(
-    update: Update,
-    *,
-    task: str,
-    round: int,
-    device: str,
-    model_sha256: str,
-    spec_hash: str,
-    upload: str,
-    examples: int,
-    tokens: int,
-    train_loss: float,
-) -> bytes:
-    """A REPORT frame of an encoded `update`, compressed where that is smaller. Fields as in `Report`."""
-    fields = {
-        "task": task,
-        "round": round,
-        "device": device,
-        "model_sha256": model_sha256,
-        "spec_hash": spec_hash,
-        "upload": upload,
-        "examples": examples,
-        "tokens": tokens,
-        "train_loss": float(train_loss),
-    }
-    return encode_frame(REPORT, fields, update.sections, compress=True)
-
-
-def decode_report(data: bytes | memoryview, *, max_bytes: int) -> Report:
-    """The report in `data`, its fields in range; the update's own sections are its codec's to check.
-
-    Raises WireError or TooLarge.
-    """
-    frame = decode_frame(data, kind=REPORT, max_bytes=max_bytes)
-    fields = _take_fields(frame, REPORT_FIELDS)
-    if fields["examples"] < 1:
-        raise WireError("examples must be >= 1, got 0")
-    return Report(**fields, update=Update(frame.sections))
-
-
 def _count(value: object) -> bool:
     return type(value) is int and 0 <= value < 1 << 53
+
+
+def _positive(value: object) -> bool:
+    return _count(value) and value > 0
 
 
 def _name(value: object) -> bool:
@@ -115,18 +62,78 @@ REPORT_FIELDS = {
     "model_sha256": _sha256,
     "spec_hash": _spec_hash,
     "upload": _name,
-    "examples": _count,
+    "examples": _positive,
     "tokens": _count,
     "train_loss": _loss,
 }
+MODEL_FIELDS = {"version": _count, "spec_hash": _spec_hash}
 
 
-def _take_fields(frame: Frame, wanted: dict) -> dict:
-    if frame.fields.keys() != wanted.keys():
-        raise WireError(
-            f"a {KINDS[frame.kind]} must have the fields {sorted(wanted)}, got {sorted(frame.fields)[:20]}"
-        )
+def _checked(kind: int, fields: dict) -> dict:
+    """`fields`, which must be exactly those of `kind` and in range."""
+    wanted = MODEL_FIELDS if kind == MODEL else REPORT_FIELDS
+    if fields.keys() != wanted.keys():
+        raise WireError(f"a {KINDS[kind]} must have the fields {sorted(wanted)}, got {sorted(fields)[:20]}")
     for name, accepts in wanted.items():
-        if not accepts(frame.fields[name]):
-            raise WireError(f"field {name} is not acceptable: {str(frame.fields[name])[:80]!r}")
-    return frame.fields
+        if not accepts(fields[name]):
+            raise WireError(f"field {name} of a {KINDS[kind]} is out of range: {str(fields[name])[:80]!r}")
+    return fields
+
+
+def encode_model(params: np.ndarray, *, version: int, spec_hash: str) -> bytes:
+    """A MODEL frame of `params` (P,) float32, not compressed: trained weights hardly shrink."""
+    fields = _checked(MODEL, {"version": index(version), "spec_hash": spec_hash})
+    return encode_frame(MODEL, fields, {"params": np.asarray(params, np.float32)}, compress=False)
+
+
+def decode_model(data: bytes | memoryview, *, max_bytes: int) -> tuple[np.ndarray, int, str]:
+    """(params (P,) float32 read-only, version, spec_hash). Raises WireError or TooLarge."""
+    frame = decode_frame(data, kind=MODEL, max_bytes=max_bytes)
+    fields = _checked(MODEL, frame.fields)
+    params = frame.sections.get("params")
+    if len(frame.sections) != 1 or params is None or params.dtype != np.float32 or params.ndim != 1:
+        raise WireError("a model must have one section, params, float32 of one axis")
+    if not np.isfinite(params).all():
+        raise WireError("a model must be finite, got a NaN or an infinity")
+    return params, fields["version"], fields["spec_hash"]
+
+
+def encode_report(
+    update: Update,
+    *,
+    task: str,
+    round: int,
+    device: str,
+    model_sha256: str,
+    spec_hash: str,
+    upload: str,
+    examples: int,
+    tokens: int,
+    train_loss: float,
+) -> bytes:
+    """A REPORT frame of an encoded `update`, compressed where that is smaller.
+
+    The fields are those of `Report`; WireError if one is out of range.
+    """
+    fields = {
+        "task": task,
+        "round": index(round),
+        "device": device,
+        "model_sha256": model_sha256,
+        "spec_hash": spec_hash,
+        "upload": upload,
+        "examples": index(examples),
+        "tokens": index(tokens),
+        "train_loss": float(train_loss),
+    }
+    return encode_frame(REPORT, _checked(REPORT, fields), update.sections, compress=True)
+
+
+def decode_report(data: bytes | memoryview, *, max_bytes: int) -> Report:
+    """The report in `data`, its fields in range; the update's own sections are its codec's to check.
+
+    Raises WireError or TooLarge.
+    """
+    frame = decode_frame(data, kind=REPORT, max_bytes=max_bytes)
+    fields = _checked(REPORT, frame.fields)
+    return Report(**fields, update=Update(frame.sections))
