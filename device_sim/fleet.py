@@ -39,6 +39,11 @@ class Fleet:
         self.downlink_bytes = 0
         self.last_refusal = ""
 
+    @property
+    def size(self) -> int:
+        """How many phones there are to be."""
+        return len(self._population)
+
     def enrol(self, on_phone: Callable[[], None] = lambda: None) -> int:
         """Enrol a phone for every user and return how many have something to learn from; only those check in."""
         vocabulary = wait_for_vocabulary(self._client)
