@@ -1,0 +1,140 @@
+"""What a keyboard asks of a model: the next word, or the rest of the one being typed.
+
+    predictor = Predictor(load_bundle("runs/demo/model"))
+    predictor.suggest("see you ")      # the next word after "see you"
+    predictor.suggest("see yo")        # words that begin with "yo", as likely as they are after "see"
+
+Logits depend on committed words only, so the model runs once a committed word and a typed letter merely
+filters what it said. A text counts as one message, as in training.
+"""
+
+import math
+import threading
+from bisect import bisect_left
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kbdfl.errors import ConfigError
+from kbdfl.export.bundle import Bundle, load_bundle
+from kbdfl.export.runtime import INPUTS, OUTPUTS, open_session
+from kbdfl.text import BOS, SPECIALS, Vocabulary
+
+_WINDOW = (
+    64  # of a long text the model sees the last 64 to 127 committed words: a bound on the work of one call
+)
+_KEPT = 128  # contexts that are kept, 4 V bytes each
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """A word and its probability in 0..1 as the word that follows the committed ones."""
+
+    word: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """The model's outputs after some committed words; never written to, so threads may share it."""
+
+    top_ids: np.ndarray
+    top_probs: np.ndarray
+    logits: np.ndarray
+    state_r: np.ndarray
+    state_c: np.ndarray
+
+    def probability(self, id: int) -> float:
+        # The graph's first suggestion gives the normaliser, without a sum over the vocabulary.
+        first = float(self.top_probs[0, 0])
+        return first * math.exp(float(self.logits[0, id]) - float(self.logits[0, self.top_ids[0, 0]]))
+
+
+def typed(vocabulary: Vocabulary, text: str) -> tuple[list[str], str]:
+    """The committed words of `text`, and the letters of the word it ends in ("" between words)."""
+    # A letter at the end joins the word in progress or begins a new one: the vocabulary decides.
+    *committed, last = vocabulary.split(text + "x")
+    return committed, last[:-1]
+
+
+class Predictor:
+    """Suggestions of one bundle through onnxruntime; safe to share between threads."""
+
+    def __init__(self, bundle: Bundle | Path, threads: int = 1) -> None:
+        """`bundle` may be its folder; `threads` is how many one step uses. Raises ModelError."""
+        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self._vocabulary = self.bundle.vocabulary
+        self._session = open_session(self.bundle, threads=threads)
+        words = sorted((word, id) for id, word in enumerate(self._vocabulary.tokens) if id >= len(SPECIALS))
+        self._words = [word for word, _ in words]
+        self._ids = np.array([id for _, id in words])
+        self._contexts: OrderedDict[tuple[int, ...], _Context] = OrderedDict()
+        self._mutex = threading.Lock()
+
+    def suggest(self, text: str, k: int = 3) -> list[Suggestion]:
+        """At most `k` words, the likeliest first.
+
+        After a space (or other separator, or nothing) they are the next word. Inside a word they are words
+        that begin with the typed letters; while those are fewer than `k`, words that share one letter less
+        are added, down to the first letter, so that a slip of the finger does not empty the strip. They are
+        fewer than `k` when no further word begins with that letter.
+        """
+        if k < 1:
+            raise ConfigError(f"k must be >= 1, got {k}")
+        committed, prefix = typed(self._vocabulary, text)
+        start = max(0, len(committed) // _WINDOW - 1) * _WINDOW
+        context = self._context((BOS, *(self._vocabulary.id(word) for word in committed[start:])))
+        if prefix:
+            chosen = self._completions(context, prefix, k)
+        elif k <= context.top_ids.shape[1]:
+            chosen = context.top_ids[0, :k].tolist()
+        else:
+            chosen = self._likeliest(context, self._ids, k)
+        return [Suggestion(self._vocabulary.tokens[id], context.probability(id)) for id in chosen]
+
+    def _completions(self, context: _Context, prefix: str, k: int) -> list[int]:
+        chosen: list[int] = []
+        for length in range(len(prefix), 0, -1):
+            begin = bisect_left(self._words, prefix[:length])
+            end = bisect_left(self._words, prefix[: length - 1] + chr(ord(prefix[length - 1]) + 1), begin)
+            ids = self._ids[begin:end]
+            chosen += self._likeliest(context, ids[~np.isin(ids, chosen)], k - len(chosen))
+            if len(chosen) == k:
+                break
+        return chosen
+
+    @staticmethod
+    def _likeliest(context: _Context, ids: np.ndarray, count: int) -> list[int]:
+        """The `count` of `ids` with the largest logits; of equals the lower id first, as in the graph."""
+        logits = context.logits[0, ids]
+        if len(ids) > count:
+            least = np.partition(logits, len(ids) - count)[len(ids) - count]
+            ids, logits = ids[logits >= least], logits[logits >= least]
+        return ids[np.lexsort((ids, -logits))][:count].tolist()
+
+    def _context(self, tokens: tuple[int, ...]) -> _Context:
+        """The context of `tokens` from the longest kept beginning of it, one step a token that is new."""
+        with self._mutex:
+            known = len(tokens)
+            while known and tokens[:known] not in self._contexts:
+                known -= 1
+            context = self._contexts.get(tokens[:known])
+            if context is not None:
+                self._contexts.move_to_end(tokens[:known])
+        # The lock is not held while the model runs; two threads may make one context twice, to equal values.
+        for end in range(known + 1, len(tokens) + 1):
+            context = self._step(tokens[end - 1], context)
+            with self._mutex:
+                self._contexts[tokens[:end]] = context
+                while len(self._contexts) > _KEPT:
+                    self._contexts.popitem(last=False)
+        return context
+
+    def _step(self, token: int, before: _Context | None) -> _Context:
+        config = self.bundle.config
+        r = before.state_r if before else np.zeros((1, config.embed), np.float32)
+        c = before.state_c if before else np.zeros((1, config.hidden), np.float32)
+        inputs = dict(zip(INPUTS, (np.array([token], np.int64), r, c), strict=True))
+        return _Context(*self._session.run(OUTPUTS, inputs))

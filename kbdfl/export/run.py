@@ -1,0 +1,65 @@
+"""The newest model of a run folder, ready to export: its checkpoint, its vocabulary, what is known of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kbdfl.errors import ConfigError, DataError, ModelError
+from kbdfl.model import CifgConfig
+from kbdfl.params import load_checkpoint
+from kbdfl.text import Vocabulary
+
+FACTS = ("preset", "round", "version", "vocabulary_source", "data", "privacy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    """Parameters float32 (P,) with their shape, vocabulary, and the facts for `write_bundle`."""
+
+    checkpoint: Path
+    params: np.ndarray = field(repr=False)
+    config: CifgConfig
+    vocabulary: Vocabulary = field(repr=False)
+    facts: dict[str, Any]
+
+
+def read_run(folder: Path) -> RunModel:
+    """The checkpoint with the highest name in `folder`/checkpoints, and the run's tokenizer.json.
+
+    Raises ModelError when there is none, when it is damaged, or when the vocabulary is not its own.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ModelError(f"no run folder at {folder}")
+    checkpoints = sorted((folder / "checkpoints").glob("*.safetensors"))
+    if not checkpoints:
+        raise ModelError(f"{folder} has no checkpoints/*.safetensors")
+    newest = checkpoints[-1]
+    params, spec, metadata = load_checkpoint(newest)
+    try:
+        config = CifgConfig(**{key: int(value) for key, value in metadata["config"].items()})
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError):
+        raise ModelError(f"{newest} does not say the config (vocab, embed, hidden) of its model") from None
+    if config.spec != spec:
+        raise ModelError(f"{newest} says {config}, and its tensors are of other shapes")
+    vocabulary = _vocabulary(folder, source=str(metadata.get("vocabulary_source", "unstated")))
+    if len(vocabulary) != config.vocab:
+        raise ModelError(
+            f"{folder}/tokenizer.json must have the {config.vocab} tokens of the model, got {len(vocabulary)}"
+        )
+    if metadata.get("vocabulary_sha256", vocabulary.sha256) != vocabulary.sha256:
+        raise ModelError(f"the vocabulary of {folder} is not the one that {newest.name} was trained with")
+    facts = {key: metadata[key] for key in FACTS if key in metadata}
+    return RunModel(newest, params, config, vocabulary, facts)
+
+
+def _vocabulary(folder: Path, *, source: str) -> Vocabulary:
+    for path in (folder / "tokenizer.json", folder / "model" / "tokenizer.json"):
+        if path.is_file():
+            try:
+                return Vocabulary.load(path, source=source)
+            except DataError as error:
+                raise ModelError(str(error)) from None
+    raise ModelError(f"{folder} has no tokenizer.json")
