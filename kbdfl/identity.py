@@ -53,7 +53,7 @@ def _message(*, method: str, path: str, body: bytes, timestamp: str, nonce: str)
 def sign_request(
     key: bytes, *, method: str, path: str, body: bytes, timestamp: float, nonce: str | None = None
 ) -> dict[str, str]:
-    """The four headers that prove who sends `body` to `path` (with its query, as on the request line).
+    """The four headers that prove who sends `body` to `path` (without a query).
 
     `timestamp` is in seconds since 1970; `nonce` is 16 to 64 hex digits, fresh for every request (drawn here
     if not given).

@@ -17,6 +17,9 @@
 #if defined(__GNUC__) && !defined(__clang__)
 #define KBDFL_EXACT __attribute__((optimize("fp-contract=off")))
 #else
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#endif
 #define KBDFL_EXACT
 #endif
 #endif
