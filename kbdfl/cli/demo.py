@@ -1,0 +1,219 @@
+"""`kbdfl demo`: the whole loop on the embedded defaults, over real HTTP, ending in a keyboard to try."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbdfl.cli.common import json_option, progress, show
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbdfl.run import RunConfig
+
+START_S = 120.0  # a server that has not begun to listen by then has failed
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="A one-minute version on generated personas.")
+@click.option("--no-serve", is_flag=True, help="End after the table instead of serving the keyboard.")
+@click.option("--rounds", type=click.IntRange(1), help="Federated rounds.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the server; 0 = a free one.")
+@click.option("--workers", type=click.IntRange(1), default=os.cpu_count(), show_default=True, help="Phones at once.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness.")
+@click.option("--name", help="Name of the run folder.")
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go.")
+@json_option
+def demo(
+    quick: bool,
+    no_serve: bool,
+    rounds: int | None,
+    port: int,
+    workers: int,
+    seed: int,
+    name: str | None,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Phones type, the fleet learns over HTTP, the keyboard predicts.
+
+    A Flask server runs on a loopback port; every training user of the corpus is a phone that checks in, downloads
+    the model, trains on its own log and reports int8 deltas. Then the model is exported, checked and measured on
+    users who never trained.
+    """
+    from kbdfl.cli.fleet import fleet_facts, play
+    from kbdfl.device_sim.agent import ServerClient
+    from kbdfl.device_sim.fleet import Fleet
+    from kbdfl.device_sim.harvest import harvest
+    from kbdfl.device_sim.population import Population, open_logs
+    from kbdfl.report import write_report
+    from kbdfl.run import RunFolder
+
+    started = time.perf_counter()
+    config = _config(quick, rounds, seed)
+    settings = config.settings
+    say = _teller(as_json)
+    source = open_logs(settings.source, seed=seed, devices=settings.devices)
+    population = Population(source, devices=settings.devices)
+    folder = RunFolder.create(runs, name, default="demo-quick" if quick else "demo")
+    if not quick:
+        say("Real chat text of the chitchat-dataset package; one user in five is held out and never trains.")
+    say(
+        f"{len(population):,} phones, model {settings.preset}, {config.rule.rounds:,} rounds of {config.rule.cohort}; "
+        "the server rule is FedAdam, whose output bias starts from public word frequencies."
+    )
+    with _server(config, folder.path / "server", port) as url:
+        say(f"dashboard  {url}/\nkeyboard   {url}/keyboard")
+        client = ServerClient(url, connections=workers + 3)
+        phones = Fleet(client, population, workers=workers, seed=seed)
+        train_s = play(phones, client)
+        harvest(client, folder)
+        summary = write_report(folder)
+        measured = _measure(folder, source, population)
+        facts = fleet_facts(phones)
+        result = {
+            "run": str(folder.path),
+            "devices": facts["devices"],
+            "reports": summary["reports"],
+            "rounds": summary["committed"],
+            **measured,
+            "uplink_bytes_per_report": summary["uplink_bytes_per_report"],
+            "downlink_bytes_per_report": summary["downlink_bytes_per_report"],
+            "float32_bytes_per_report": 4 * measured["parameters"],
+            "train_s": round(train_s, 1),
+            "total_s": round(time.perf_counter() - started, 1),
+            "url": url,
+        }
+        show(result, as_json=as_json, text=_table(result))
+        if not no_serve:
+            say(f"\nTry the keyboard: {url}/keyboard   (the dashboard is {url}/; Ctrl-C ends)")
+            signal.pause()
+
+
+def _config(quick: bool, rounds: int | None, seed: int) -> "RunConfig":
+    """The demo's own run: the settings that learn fastest on two cores."""
+    from kbdfl.algorithms import Algorithm, FedAdam
+    from kbdfl.coordinator import RoundRule
+    from kbdfl.run import RunConfig, Settings
+
+    rounds = rounds or (120 if quick else 1_500)
+    settings = Settings(seed=seed, source="chat", evaluate_every=25)
+    if quick:
+        settings = replace(settings, source="personas", devices=1_000, evaluate_words=5_000)
+    return RunConfig(
+        settings,
+        Algorithm(server=FedAdam(decay_rounds=rounds)),
+        # These phones do not drop out, so nobody is selected in vain.
+        RoundRule(rounds=rounds, cohort=10, over_selection=1.0, min_reports=5, deadline_s=60, pace_s=0.5),
+    )
+
+
+def _teller(as_json: bool) -> Any:
+    return lambda text: click.echo(text, err=as_json)
+
+
+@contextmanager
+def _server(config: "RunConfig", folder: Path, port: int) -> "Iterator[str]":
+    """A `kbdfl serve` of its own process; gives its address."""
+    from kbdfl.errors import ServerUnavailable
+
+    folder.mkdir(parents=True)
+    config_file, port_file, log_file = folder / "demo.toml", folder / "port", folder / "server.log"
+    config_file.write_text(config.to_toml(), "utf-8")
+    command = [sys.executable, "-m", "kbdfl", "serve", "--config", str(config_file), "--folder", str(folder)]
+    command += ["--port", str(port), "--port-file", str(port_file)]
+    with open(log_file, "wb") as log:
+        # Its own session: Ctrl-C reaches this process alone, which then ends the server in order.
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        deadline = time.monotonic() + START_S
+        while not port_file.exists():
+            if process.poll() is not None or time.monotonic() > deadline:
+                lines = log_file.read_text("utf-8", "replace").strip().splitlines()
+                raise ServerUnavailable(f"the server did not start: {lines[-1] if lines else 'it said nothing'}")
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port_file.read_text().strip()}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _measure(folder: Any, source: Any, population: Any) -> dict[str, Any]:
+    """Both bundles against the checkpoint, and against a trigram, on the words of held-out users."""
+    from kbdfl.device_sim.population import HELD_OUT_MESSAGES, held_out_users
+    from kbdfl.evaluation import agreement, evaluate_bundle
+    from kbdfl.export.bundle import load_bundle, write_bundle
+    from kbdfl.export.run import read_run
+    from kbdfl.ngram import Trigram
+
+    model = read_run(folder.path)
+    write_bundle(
+        folder.path / "model-int8",
+        params=model.params,
+        config=model.config,
+        vocabulary=model.vocabulary,
+        precision="int8",
+        facts=model.facts,
+    )
+    bundle, int8 = load_bundle(folder.path / "model"), load_bundle(folder.path / "model-int8")
+    held_out = [
+        (user, [message.text for message in source.messages(user)[:HELD_OUT_MESSAGES]])
+        for user in held_out_users(source)
+    ]
+    evaluations = [
+        evaluate_bundle(each, progress(held_out, unit="user", desc=f"measure {each.precision}"), threads=2)
+        for each in (bundle, int8)
+    ]
+    split = model.vocabulary.split
+    trigram = Trigram.train(split(text) for text in population.texts())
+    baseline = trigram.recall(split(text) for _, texts in held_out for text in texts)
+    sentences = model.vocabulary.encode_many(text for _, texts in held_out[:50] for text in texts[:5])
+    return {
+        "recall_top1": evaluations[0].recall_top1,
+        "recall_top3": evaluations[0].recall_top3,
+        "int8_recall_top1": evaluations[1].recall_top1,
+        "int8_recall_top3": evaluations[1].recall_top3,
+        "trigram_top1": baseline["top1"],
+        "trigram_top3": baseline["top3"],
+        "perplexity": evaluations[0].perplexity,
+        "oov_rate": evaluations[0].oov_rate,
+        "held_out_words": evaluations[0].tokens,
+        "held_out_users": evaluations[0].users,
+        "parameters": model.config.spec.size,
+        "onnx_max_abs_diff": agreement(bundle, model.params, model.config, sentences),
+        "model_bytes": len(bundle.model),
+        "int8_model_bytes": len(int8.model),
+    }
+
+
+def _table(r: dict[str, Any]) -> str:
+    rows = [
+        ("", "recall@1", "recall@3"),
+        ("federated, float32 ONNX", f"{r['recall_top1']:.2%}", f"{r['recall_top3']:.2%}"),
+        ("federated, int8 ONNX", f"{r['int8_recall_top1']:.2%}", f"{r['int8_recall_top3']:.2%}"),
+        ("back-off trigram", f"{r['trigram_top1']:.2%}", f"{r['trigram_top3']:.2%}"),
+    ]
+    lines = ["", f"On {r['held_out_words']:,} words of {r['held_out_users']} users who never trained:"]
+    lines += [f"  {name:<26}{one:>10}{three:>10}" for name, one, three in rows]
+    facts = [
+        ("phones", f"{r['devices']:,} enrolled, {r['reports']:,} reports in {r['rounds']:,} rounds"),
+        ("uplink", f"{r['uplink_bytes_per_report']:,} bytes a report (float32 {r['float32_bytes_per_report']:,})"),
+        ("downlink", f"{r['downlink_bytes_per_report']:,} bytes a report"),
+        ("model", f"{r['model_bytes']:,} bytes float32, {r['int8_model_bytes']:,} int8"),
+        ("ONNX against the trained", f"{r['onnx_max_abs_diff']:.1e} largest difference of a logit"),
+        ("seconds", f"{r['train_s']} training, {r['total_s']} in all"),
+        ("run folder", r["run"]),
+    ]
+    return "\n".join([*lines, "", *(f"  {name:<26}{value}" for name, value in facts)])
