@@ -1,0 +1,78 @@
+"""`kbdfl predict`: three words with probabilities, or one line that says what is wrong."""
+
+import json
+
+import pytest
+
+from kbdfl.cli.main import main
+from kbdfl.export.bundle import load_bundle, write_bundle
+from kbdfl.export.predictor import Predictor
+from kbdfl.model import CifgConfig, init_params
+from kbdfl.text import Vocabulary
+
+CONFIG = CifgConfig(vocab=24, embed=4, hidden=6)
+
+
+@pytest.fixture
+def model(tmp_path):
+    write_bundle(
+        tmp_path / "model",
+        params=3 * init_params(CONFIG, seed=1),
+        config=CONFIG,
+        vocabulary=Vocabulary.of_words([f"w{i}" for i in range(CONFIG.vocab - 4)], "made up"),
+        precision="int8",
+        facts={},
+    )
+    return tmp_path / "model"
+
+
+def test_predict_prints_three_words_with_probabilities(model, capsys):
+    main(["predict", "--model", str(model), "w1 w2"])
+    expected = Predictor(load_bundle(model)).suggest("w1 w2 ")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [[s.word, f"{s.probability:.4f}"] for s in expected]
+    assert len(lines) == 3
+
+
+def test_predict_json_is_one_object(model, capsys):
+    main(["predict", "--model", str(model), "w1", "-k", "5", "--json", "--seed", "3"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["text"] == "w1"
+    assert len(result["suggestions"]) == 5
+    assert all(0 < s["probability"] < 1 for s in result["suggestions"])
+
+
+def test_complete_goes_on_with_the_last_word(model, capsys):
+    main(["predict", "--model", str(model), "w2 w1", "--complete", "--json", "-k", "11"])
+    words = [s["word"] for s in json.loads(capsys.readouterr().out)["suggestions"]]
+    assert sorted(words) == sorted(["w1", *(f"w1{i}" for i in range(10))])
+    main(["predict", "--model", str(model), "zz", "--complete"])
+    assert capsys.readouterr().out == "no suggestion\n"
+
+
+@pytest.mark.parametrize("spoil", ["folder", "tampered", "manifest", "vocabulary"])
+def test_a_bundle_that_is_not_whole_is_refused_in_one_line(model, capsys, spoil):
+    if spoil == "folder":
+        model = model / "nowhere"
+    elif spoil == "tampered":
+        (model / "model.onnx").write_bytes((model / "model.onnx").read_bytes()[:-1] + b"\xff")
+    elif spoil == "manifest":
+        (model / "manifest.json").write_text("[")
+    else:
+        Vocabulary.of_words(["w1"], "").save(model / "tokenizer.json")
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--model", str(model), "w1"])
+    output = capsys.readouterr()
+    assert stop.value.code == 2
+    assert output.out == ""
+    assert output.err.startswith("kbdfl: ")
+    assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["-k", "0"], ["-k", "some"], []])
+def test_bad_options_are_usage_errors(model, capsys, arguments):
+    given = ["--model", str(model), *arguments] if arguments else []
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "w1", *given])
+    assert stop.value.code == 2
+    assert "Error" in capsys.readouterr().err
