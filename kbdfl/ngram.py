@@ -1,12 +1,13 @@
-"""Counting baselines: a back-off trigram that suggests the next word, and how far a user's words are their own.
+"""Counting baselines: a back-off trigram that suggests the next word, and how far users' words are their own.
 
     >>> model = Trigram.train([["see", "you", "soon"], ["see", "you", "later"], ["see", "him", "later"]])
     >>> model.suggest(["see"], 2)
     ['you', 'him']
 
-The back-off is Brants et al. 2007, "Large language models in machine translation" ("stupid back-off"), used for
+The back-off is Brants et al. 2007, "Large language models in machine translation" ("stupid back-off"), for
 ranking alone: words seen after the last two words by count, then those seen after the last one, then the most
-frequent of all, until k distinct words are found. A message begins in its own begin-of-message context.
+frequent of all, until k distinct words are found; ties go to the word that is more frequent in all. A message
+begins in its own begin-of-message context.
 """
 
 from collections import Counter
@@ -32,13 +33,14 @@ class _Ranked:
             zip(distinct.tolist(), zip(first.tolist(), ends.tolist(), strict=True), strict=True)
         )
 
-    def after(self, context: int) -> list[int]:
+    def after(self, context: int, most: int) -> list[int]:
+        """Up to `most` words seen after `context`, best first."""
         start, end = self._spans.get(context, (0, 0))
-        return self._words[start:end].tolist()
+        return self._words[start : min(end, start + most)].tolist()
 
 
 class Trigram:
-    """A back-off trigram over a closed vocabulary. Make one with `Trigram.train`; it does not change after."""
+    """A back-off trigram over a closed vocabulary. Make one with `Trigram.train`; it never changes."""
 
     def __init__(self, words: tuple[str, ...], after_two: _Ranked, after_one: _Ranked) -> None:
         self.words = words  # most frequent first; a word's place is its id
@@ -49,7 +51,7 @@ class Trigram:
 
     @classmethod
     def train(cls, messages: Iterable[Sequence[str]], *, vocabulary: int = 10_000) -> "Trigram":
-        """Count `messages` (each a list of words); only the `vocabulary` most frequent words are ever suggested.
+        """Count `messages` (lists of words); only the `vocabulary` most frequent words are ever suggested.
 
         Other words share one "unknown" place in contexts. Raises DataError when there is no word at all.
         """
@@ -77,7 +79,7 @@ class Trigram:
         return [self.words[i] for i in self._top(ids[-2], ids[-1], k)]
 
     def recall(self, messages: Iterable[Sequence[str]]) -> dict[str, float]:
-        """`top1` and `top3`: the share of all words that were the first, or among the first three, suggestions.
+        """`top1` and `top3`: the share of all words that were the first, or among the three, suggestions.
 
         Every word of every message is a target and a word outside the vocabulary is a miss.
         Raises DataError when there is no word to predict.
@@ -101,9 +103,9 @@ class Trigram:
         return {"top1": first / targets, "top3": among / targets}
 
     def _top(self, two: int, one: int, k: int) -> tuple[int, ...]:
-        found = self._after_two.after(two * (len(self.words) + 2) + one)[:k]
+        found = self._after_two.after(two * (len(self.words) + 2) + one, k)
         if len(found) < k:
-            found += [word for word in self._after_one.after(one)[: 2 * k] if word not in found]
+            found += [word for word in self._after_one.after(one, 2 * k) if word not in found]
         if len(found) < k:
             found += [word for word in range(min(2 * k, len(self.words))) if word not in found]
         return tuple(found[:k])
@@ -142,10 +144,10 @@ def own_unigram_bits_saved(
     """How many bits a word a user's own word counts save over another user's, on the user's later messages.
 
     `users` maps a user to their messages in order, each a list of words. The first half of a user's messages
-    is counted, the second half is scored by log2 of (own + everyone's) / 2 against (another's + everyone's) / 2,
-    where everyone's is the share of a word in all first halves, one added for words never seen. The other user is
-    the next one in the order of the names' hashes. The mean is over all scored words; 0 means that all users
-    write alike. Users with fewer than `min_messages` messages are left out; None when fewer than two are left.
+    is counted, the second half scored by log2 of (own + everyone's) / 2 against (another's + everyone's) / 2,
+    where everyone's is the share of a word in all first halves, at least one count. The other user is the
+    next in the order of the names' hashes. The mean is over all scored words; 0 means that all users write
+    alike. Users with fewer than `min_messages` messages are left out; None when fewer than two are left.
     """
     names = sorted(
         (u for u in users if len(users[u]) >= min_messages), key=lambda u: sha256(u.encode()).digest()

@@ -1,7 +1,7 @@
 """Real chat: the messages of the `chitchat-dataset` package, with keystrokes simulated on top when asked.
 
-The texts stay as they were sent (their typos are real), except that e-mail addresses, URLs and long digit runs
-are masked as `<EMAIL>`, `<URL>`, `<#>`.
+The texts stay as they were sent (their typos are real), except that e-mail addresses, URLs and long runs of
+digits are masked as `<EMAIL>`, `<URL>`, `<#>`.
 """
 
 import json
@@ -33,7 +33,7 @@ def mask(text: str) -> str:
 
 
 class Chat:
-    """The package's users, sorted by name, each with their messages by time. Reading it takes about a second."""
+    """The package's users, sorted by name, each with their messages by time. Reading it takes a second."""
 
     name = "chat"
 

@@ -2,8 +2,9 @@
 
 Speed follows Palin et al. 2019, "How do people type on mobile devices? Observations from a study with 37,000
 volunteers" (MobileHCI): 36.2 words a minute on average (a word is five characters of committed text). The
-intervals between keys are log-normal. Spread between users, pauses and typo rates are priors of our own, stated
-in `typist`. A typo is a letter hit on a neighbouring key; most are noticed within three keys and taken back.
+intervals between keys are log-normal. Spread between users, pauses and typo rates are priors of our own,
+stated in `typist`. A typo is a letter hit on a neighbouring key; most are noticed within three keys and
+taken back.
 """
 
 from dataclasses import dataclass
@@ -49,11 +50,11 @@ class Typist:
 def typist(random: np.random.Generator) -> Typist:
     """Draw a user's hands from the prior.
 
-    Interval: log-normal, median 0.235 s with sigma 0.3, which with pauses and corrections gives 36 words a minute.
+    Interval: log-normal, median 0.253 s, sigma 0.3; with pauses and corrections that is 36 words a minute.
     Taken-back slips: Beta(2, 48), 4 % of letters; slips that stay: Beta(1, 399), 1 of 400 letters, well below
     the 2.3 % of the transcription study because here the phone corrects words too.
     """
-    interval, spread = 0.235 * float(np.exp(0.3 * random.standard_normal())), float(random.uniform(0.35, 0.6))
+    interval, spread = 0.253 * float(np.exp(0.3 * random.standard_normal())), float(random.uniform(0.35, 0.6))
     return Typist(interval, spread, float(random.beta(2, 48)), float(random.beta(1, 399)))
 
 
@@ -71,16 +72,18 @@ def leave_typos(text: str, hands: Typist, random: np.random.Generator) -> str:
 
 
 def keystrokes(text: str, hands: Typist, random: np.random.Generator) -> tuple[Key, ...]:
-    """Key presses that end in exactly `text`: see `replay`. The first one is at 0 seconds, times never go back.
+    """Key presses that end in exactly `text`: see `replay`. The first is at 0 seconds, times never go back.
 
     A letter may land on a neighbouring key; zero to three characters later the user notices, takes everything
     back to the slip and types it again. An empty text takes no keys.
     """
+    if not text:
+        return ()
     keys = _presses(text, hands, random)
     pauses = hands.interval_s * np.exp(hands.spread * random.standard_normal(len(keys)))
     slower = [_slower(key, before) for key, before in zip(keys, ["", *keys[:-1]], strict=True)]
     times = np.cumsum(pauses * np.array(slower, float)).round(3)
-    times -= times[0] if len(times) else 0.0
+    times -= times[0]
     return tuple(Key(key, time) for key, time in zip(keys, times.round(3).tolist(), strict=True))
 
 
@@ -104,7 +107,7 @@ def _presses(text: str, hands: Typist, random: np.random.Generator) -> list[str]
 
 
 def _slower(key: str, before: str) -> float:
-    """How many times longer than within a word a key takes: thinking, another page of keys, a repeated tap."""
+    """How many times longer than within a word a key takes: thinking, another page of keys, a double tap."""
     if key == BACKSPACE:
         return 2.0 if before != BACKSPACE else 0.6  # the pause in which the slip is noticed, then quick taps
     if before == " ":
@@ -126,6 +129,6 @@ def replay(keys: tuple[Key, ...]) -> str:
 
 
 def words_a_minute(text: str, keys: tuple[Key, ...]) -> float:
-    """Entry speed as text-entry studies state it: five characters are a word, from the first key to the last."""
+    """Entry speed as studies state it: five characters are a word, from the first key to the last."""
     seconds = keys[-1].time if keys else 0.0
     return (len(text) - 1) / 5 * 60 / seconds if seconds > 0 else 0.0

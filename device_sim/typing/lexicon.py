@@ -24,7 +24,9 @@ def _topic(name: str, acts: str, qualities: str, places: str, people: str) -> To
     for line in acts.strip().splitlines():
         forms, objects = line.split(":")
         base, past, ing = forms.split()
-        lines.append((base.replace("_", " "), past.replace("_", " "), ing.replace("_", " "), tuple(objects.split())))
+        lines.append(
+            (base.replace("_", " "), past.replace("_", " "), ing.replace("_", " "), tuple(objects.split()))
+        )
     phrases = [tuple(words.replace("_", " ").split(",")) for words in (qualities, places, people)]
     return Topic(name, tuple(lines), *phrases)
 

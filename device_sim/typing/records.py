@@ -46,24 +46,25 @@ class Message:
 def read_messages(path: Path | str, *, keys: bool = True) -> Iterator[Message]:
     """Stream a typing log, line by line; blank lines are skipped and unknown fields ignored.
 
-    With `keys=False` recorded key presses are passed over, which saves most of the memory. Raises DataError with
-    one line that names the file, and the line number of a malformed line, when the file is missing, unreadable,
-    no log, or holds no message at all.
+    With `keys=False` recorded key presses are passed over, which saves most of the memory. Raises DataError,
+    one line that names the file and the number of a malformed line, when the file is missing, unreadable, no
+    log, or holds no message at all.
     """
     path = Path(path)
     if not path.is_file():
         raise DataError(f"no typing log at {path}")
-    number = found = 0
+    line_number = found = 0
     try:
         with open(path, "rb") as raw, closing(gzip.open(raw) if path.suffix == ".gz" else raw) as file:
-            for number, line in enumerate(file, start=1):
+            for line in file:
+                line_number += 1
                 if line.strip():
                     yield _message(line, keys=keys)
                     found += 1
     except _Malformed as problem:
-        raise DataError(f"{path} line {number}: {problem}") from None
+        raise DataError(f"{path} line {line_number}: {problem}") from None
     except (OSError, EOFError, zlib.error) as error:  # a cut or altered gzip file, no permission, a bad disk
-        raise DataError(f"{path} cannot be read after line {number}: {error}") from None
+        raise DataError(f"{path} cannot be read after line {line_number}: {error}") from None
     if not found:
         raise DataError(f"the typing log {path} is empty: it must hold at least one message")
 
@@ -71,7 +72,7 @@ def read_messages(path: Path | str, *, keys: bool = True) -> Iterator[Message]:
 def write_messages(path: Path | str, messages: Iterable[Message]) -> int:
     """Write a typing log as it streams in and return the number of messages; equal messages, equal bytes.
 
-    The file appears under its name only when it is complete. Raises DataError when there is no message at all.
+    The file appears under its name only when it is complete. Raises DataError when there is no message.
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")

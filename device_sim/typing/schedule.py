@@ -27,9 +27,9 @@ class Session:
 def sessions(days: int, style: str, random: np.random.Generator) -> list[Session]:
     """All sessions of one user over `days` days, by time; at least one message.
 
-    Prior: messages a day are log-normal with median 1.9 and sigma 1.1, at most 80, so that a few users write most
-    of everything; a session holds 1 + Exp(2) messages, a median of 25 s apart; the user is awake from about 7:30
-    to 23:30, with humps at breakfast, noon and night, later at the weekend, and silent at work if employed.
+    Prior: messages a day are log-normal with median 1.9 and sigma 1.1, at most 80, so that a few users write
+    most of everything; a session holds 1 + Exp(2) messages, a median of 25 s apart; the user is awake from
+    about 7:30 to 23:30, with humps at breakfast, noon and night, later at the weekend, and quieter at work.
     """
     rate = min(1.9 * float(np.exp(1.1 * random.standard_normal())), 80.0)
     total = max(1, int(random.poisson(rate * days)))
@@ -43,7 +43,9 @@ def sessions(days: int, style: str, random: np.random.Generator) -> list[Session
     share = 0.6 + 0.9 * random.random()  # how much of a weekday's typing a day of the weekend gets
     day = np.arange(days)
     weights = np.where((day % 7 >= 5)[:, None], share * weekend, weekday).ravel()
-    start = np.sort(np.searchsorted(np.cumsum(weights), random.random(count) * weights.sum()) + random.random(count))
+    start = np.sort(
+        np.searchsorted(np.cumsum(weights), random.random(count) * weights.sum()) + random.random(count)
+    )
     app = np.searchsorted(np.cumsum(random.dirichlet(APP_PRIOR[style]))[:-1], random.random(count))
 
     gaps = 25.0 * np.exp(0.8 * random.standard_normal(total))
@@ -68,7 +70,7 @@ def _awake(random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         )
         if employed and not later:
             curve = np.where((_HOURS > 9) & (_HOURS < 17) & (abs(_HOURS - 12.7) > 1), 0.25 * curve, curve)
-        asleep = (_HOURS < wake + later) & (_HOURS > bed + later - 24) | (_HOURS > bed + later)
+        asleep = (wake + later > _HOURS) & (bed + later - 24 < _HOURS) | (bed + later < _HOURS)
         curve = np.where(asleep, 0.01 * curve, curve)
         curves.append(curve / curve.sum())
     return curves[0], curves[1]

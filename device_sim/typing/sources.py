@@ -34,9 +34,9 @@ class Source(Protocol):
 def open_source(spec: str, *, seed: int, users: int | None = None, days: int | None = None) -> Source:
     """The source called `spec`: "chat", "personas", or the path of a `.jsonl` or `.jsonl.gz` typing log.
 
-    `users` keeps the first so many users (default: all; for personas 1,000) and `days` what each of them typed in
-    so many days from their first message (default: all; for personas 28 days). `seed` decides about everything
-    that is simulated. Raises DataError when the source is not there or malformed, ConfigError when it has fewer
+    `users` keeps the first so many users (default: all; for personas 1,000), `days` what each of them typed
+    in so many days from their first message (default: all; for personas 28 days). What is simulated follows
+    from `seed`. Raises DataError when the source is not there or malformed, ConfigError when it has fewer
     than `users` users.
     """
     for name, number in (("users", users), ("days", days)):
@@ -77,7 +77,7 @@ def first_days(messages: list[Message], days: int | None) -> list[Message]:
 
 
 def with_keystrokes(messages: list[Message], *, seed: int) -> list[Message]:
-    """The same messages with simulated key presses, each ending in exactly its text; every user's own hands."""
+    """The same messages with simulated key presses, each ending in its text; a user keeps their hands."""
     if not messages:
         return messages
     hands = typist(stream(seed, "hands", messages[0].user))
