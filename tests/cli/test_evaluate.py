@@ -47,13 +47,17 @@ def measured(capsys, model, logs, *arguments):
     return json.loads(capsys.readouterr().out)
 
 
+def only_figures(result):
+    return {key: result[key] for key in KEYS}
+
+
 def figures(evaluation):
     return {key: getattr(evaluation, key) for key in KEYS}
 
 
 def test_the_figures_of_a_log_are_those_of_evaluate_bundle(model, logs, messages, capsys):
     result = measured(capsys, model, logs)
-    assert {key: result[key] for key in KEYS} == figures(evaluate_bundle(load_bundle(model), messages))
+    assert only_figures(result) == figures(evaluate_bundle(load_bundle(model), messages))
     assert result["tokens"] == 12 * 6 * 4
     assert result["users"] == 12
 
@@ -62,21 +66,21 @@ def test_a_gzipped_log_measures_the_same(model, logs, tmp_path, capsys):
     packed = tmp_path / "packed.jsonl.gz"
     packed.write_bytes(gzip.compress(logs.read_bytes()))
     first, second = (measured(capsys, model, path, "--threads", n) for path, n in ((logs, 1), (packed, 2)))
-    assert {key: first[key] for key in KEYS} == {key: second[key] for key in KEYS}
+    assert only_figures(first) == only_figures(second)
 
 
 def test_held_out_and_max_messages_choose_users_and_messages(model, logs, messages, capsys):
     kept = {user: texts[:2] for user, texts in messages.items() if is_held_out(user)}
     assert 0 < len(kept) < len(messages)
     result = measured(capsys, model, logs, "--held-out", "--max-messages", 2)
-    assert {key: result[key] for key in KEYS} == figures(evaluate_bundle(load_bundle(model), kept))
+    assert only_figures(result) == figures(evaluate_bundle(load_bundle(model), kept))
 
 
 def test_personas_are_measured_without_any_file(model, capsys):
     first, second = (measured(capsys, model, "personas", "--users", 3, "--max-messages", 5) for _ in "ab")
     assert 0 < first["users"] <= 3
     assert first["tokens"] > 0
-    assert {key: first[key] for key in KEYS} == {key: second[key] for key in KEYS}
+    assert only_figures(first) == only_figures(second)
 
 
 def test_text_output_is_a_line_a_figure(model, logs, capsys):
