@@ -3,19 +3,21 @@
 import errno
 import logging
 import signal
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from waitress.channel import HTTPChannel
-from waitress.server import TcpWSGIServer, create_server
+from waitress.server import create_server
 from waitress.task import ErrorTask
 
 from kbdfl.errors import ConfigError
 from kbdfl.server.problems import CONTENT_TYPE, document
 
 MEBIBYTE = 2**20
+BACKLOG = 1024
 GRACE_S = 5.0
 
 
@@ -36,44 +38,56 @@ class _Channel(HTTPChannel):
     error_task_class = _ProblemTask
 
 
-class HttpServer:
-    """A listening server; the address is taken when it is made, `run` serves until `stop`."""
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is a free one. Raises ConfigError in one line when it cannot be had.
 
-    def __init__(self, app: Callable, *, host: str, port: int, threads: int = 8, max_body_bytes: int) -> None:
+    Whoever connects waits until a server runs on it, so a port can be taken before slow preparations.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise ConfigError(f"host must be an address of this machine, got {host} ({error.strerror})") from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        why = {
+            errno.EADDRINUSE: f"port {port} on {host} is in use; choose another with --port",
+            errno.EACCES: f"port {port} on {host} needs more rights; choose one above 1023 with --port",
+        }
+        reason = why.get(error.errno or 0, f"cannot listen on {host} port {port}: {error.strerror}")
+        raise ConfigError(reason) from None
+    return listener
+
+
+class HttpServer:
+    """An application on a listening socket; `run` serves until `stop`."""
+
+    def __init__(self, app: Callable, listener: socket.socket, *, threads: int, max_body_bytes: int) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is ordinary for a fleet
         self._stopping = threading.Event()
         self._sockets: dict = {}
-        try:
-            server = create_server(
-                app,
-                map=self._sockets,
-                host=host,
-                port=port,
-                ipv6=":" in host,
-                ipv4=":" not in host,
-                threads=threads,
-                ident="kbdfl",
-                connection_limit=1000,
-                channel_timeout=120,
-                asyncore_use_poll=True,  # select() ends at 1,024 file descriptors
-                recv_bytes=MEBIBYTE // 4,
-                inbuf_overflow=64 * MEBIBYTE,  # bodies stay in memory
-                outbuf_overflow=64 * MEBIBYTE,
-                # a little more than the application takes: it refuses, and says the limit
-                max_request_body_size=max_body_bytes + MEBIBYTE,
-            )
-        except OSError as error:
-            reason = {errno.EADDRINUSE: "is in use", errno.EACCES: "needs more rights"}.get(
-                error.errno or 0, f"cannot be had ({error.strerror or error})"
-            )
-            raise ConfigError(f"port {port} on {host} {reason}") from None
-        except ValueError as error:  # a host name that cannot be resolved
-            raise ConfigError(f"cannot listen on {host}: {error}") from None
-        if not isinstance(server, TcpWSGIServer):
-            raise ConfigError(f"{host} stands for several addresses; name one")
-        server.channel_class = _Channel
-        self._server = server
-        self.host, self.port = host, int(server.effective_port)
+        self._server = create_server(
+            app,
+            map=self._sockets,
+            sockets=[listener],
+            threads=threads,
+            ident="kbdfl",
+            backlog=BACKLOG,
+            connection_limit=1000,
+            channel_timeout=120,
+            asyncore_use_poll=True,  # select() ends at 1,024 file descriptors
+            recv_bytes=MEBIBYTE // 4,
+            inbuf_overflow=64 * MEBIBYTE,  # bodies stay in memory
+            outbuf_overflow=64 * MEBIBYTE,
+            # A little more than the application takes: it is the one to refuse, and to say the limit.
+            max_request_body_size=max_body_bytes + MEBIBYTE,
+        )
+        self._server.channel_class = _Channel
+        self.host, self.port = listener.getsockname()[:2]
 
     @property
     def url(self) -> str:
@@ -82,7 +96,7 @@ class HttpServer:
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def run(self) -> None:
-        """Serve in this thread until `stop` is called; answers that are being written are finished."""
+        """Serve in this thread until `stop` is called; answers in progress are finished."""
         loop = self._server.asyncore.loop
         while not self._stopping.is_set():
             loop(timeout=1.0, use_poll=True, map=self._sockets, count=1)
@@ -104,9 +118,9 @@ class HttpServer:
 
 
 @contextmanager
-def running(app: Callable, *, host: str = "127.0.0.1", port: int = 0, threads: int = 8, max_body_bytes: int):
-    """An `HttpServer` that serves from a thread of its own inside the `with` block."""
-    server = HttpServer(app, host=host, port=port, threads=threads, max_body_bytes=max_body_bytes)
+def running(app: Callable, *, threads: int = 8, max_body_bytes: int = MEBIBYTE) -> Iterator[HttpServer]:
+    """An `HttpServer` on a free loopback port, serving from a thread of its own inside the `with` block."""
+    server = HttpServer(app, listen("127.0.0.1", 0), threads=threads, max_body_bytes=max_body_bytes)
     thread = threading.Thread(target=server.run, name="kbdfl-http", daemon=True)
     thread.start()
     try:
@@ -118,9 +132,8 @@ def running(app: Callable, *, host: str = "127.0.0.1", port: int = 0, threads: i
 
 def serve(server: HttpServer) -> None:
     """Serve in the main thread until SIGTERM or SIGINT."""
-    before = {
-        number: signal.signal(number, lambda *_: server.stop()) for number in (signal.SIGTERM, signal.SIGINT)
-    }
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: server.stop()) for number in signals}
     try:
         server.run()
     finally:

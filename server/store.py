@@ -23,20 +23,24 @@ from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, write_atom
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 
-def metrics_row(result: RoundResult) -> dict[str, Any]:
-    """A closed round as one line of metrics.jsonl; the recalls are filled in when they have been measured."""
+def metrics_row(result: RoundResult, *, wall_s: float) -> dict[str, Any]:
+    """A closed round as one line of metrics.jsonl; recalls are filled in when they have been measured.
+
+    `wall_s` are the seconds of serving so far, restarts left out.
+    """
     return {
         "round": result.round,
         "status": result.status,
         "version": result.version,
         "reports": result.reports,
         "dropped": result.dropped,
+        "tokens": result.tokens,
         "train_loss": result.train_loss,
         "recall_top1": None,
         "recall_top3": None,
         "uplink_bytes": result.uplink_bytes,
         "downlink_bytes": result.downlink_bytes,
-        "wall_s": round(result.ended_s - result.started_s, 6),
+        "wall_s": round(wall_s, 3),
         "virtual_s": None,
         "epsilon": None,
     }
@@ -67,6 +71,11 @@ class SqliteStore:
             self._lock_file.close()
             raise
         self._revision = self._one("SELECT coalesce(max(revision), 0) FROM rounds")
+        # Clocks start anew with a process, so what was served before is added to what is served now.
+        self._served_before_s = self._one(
+            "SELECT coalesce(max(json_extract(metrics, '$.wall_s')), 0) FROM rounds"
+        )
+        self._began_s: float | None = None
         self._keys: dict[str, bytes] = dict(self._database.execute("SELECT id, public_key FROM devices"))
 
     def close(self) -> None:
@@ -99,8 +108,10 @@ class SqliteStore:
 
     def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
         """Keep a closed round for good: first its files, when they are new, then the row that names them."""
-        row = metrics_row(result)
         with self._mutex:
+            if self._began_s is None:
+                self._began_s = result.started_s
+            row = metrics_row(result, wall_s=self._served_before_s + result.ended_s - self._began_s)
             known = self._one("SELECT EXISTS (SELECT 1 FROM rounds WHERE version = ?)", result.version)
             if result.status == "committed" or not known:
                 # The state first: a folder with a checkpoint of some version always has its server state too.

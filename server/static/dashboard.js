@@ -48,7 +48,7 @@ const colour = (name) => style.getPropertyValue(`--${name}`).trim();
 function layout(more = {}) {
   const axis = { gridcolor: colour("line"), zeroline: false, linecolor: colour("line"), tickfont: { color: colour("soft"), size: 12 } };
   return {
-    margin: { l: 48, r: 10, t: 4, b: 44 },
+    margin: { l: 48, r: 8, t: 4, b: 34 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, color: colour("ink"), size: 13 },
@@ -125,12 +125,12 @@ function showRows() {
   if (trained) set("loss", trained.train_loss.toFixed(3));
   if (!rows.length) return;
   $("latest").replaceChildren(
-    ...rows.slice(0, LATEST).map((row) => {
+    ...rows.slice(0, LATEST).map((row, i) => {
       const cells = [
         row.round, row.status, row.reports, row.dropped,
         row.train_loss === null ? "–" : row.train_loss.toFixed(3),
         row.recall_top1 === null ? "–" : percent(row.recall_top1),
-        bytes(row.uplink_bytes), bytes(row.downlink_bytes), seconds(row.wall_s),
+        bytes(row.uplink_bytes), bytes(row.downlink_bytes), seconds(row.wall_s - (rows[i + 1]?.wall_s ?? 0)),
       ];
       const tr = element("tr");
       tr.append(...cells.map((cell, i) => element("td", String(cell), i === 1 ? { class: row.status } : {})));
@@ -138,7 +138,7 @@ function showRows() {
     }),
   );
 }
-const STATES = ["training", "reported", "waiting", "dropped"];
+const STATES = ["training", "reported", "waiting", "resting"]; // what enrolled phones do in the round in flight
 function showStatus(status) {
   const done = status.totals.committed + status.totals.abandoned;
   const finished = status.phase === "finished";
@@ -149,9 +149,8 @@ function showStatus(status) {
     : `${status.rule.cohort} phones a round, ${percent(status.rule.over_selection - 1, 0)} more invited, ${status.rule.deadline_s} s to report`);
   set("round", String(done));
   set("rounds", count(status.rounds));
-  const last = [...rounds.values()].slice(-20);
-  const pace = last.reduce((sum, row) => sum + row.wall_s, 0) / Math.max(1, last.length);
-  set("pace", last.length ? `${seconds(pace)} a round` : "");
+  const last = [...rounds.values()].slice(-21);
+  set("pace", last.length > 1 ? `${seconds((last.at(-1).wall_s - last[0].wall_s) / (last.length - 1))} a round` : "");
   $("track").firstElementChild.style.width = `${(100 * done) / Math.max(1, status.rounds)}%`;
   $("track").setAttribute("aria-valuemax", status.rounds);
   $("track").setAttribute("aria-valuenow", done);
@@ -162,13 +161,18 @@ function showStatus(status) {
   set("down", bytes(totals.downlink_bytes));
   set("down-note", "models fetched by phones");
 
-  set("enrolled", count(status.phones.enrolled));
-  $("phones").replaceChildren(...STATES.filter((state) => status.phones[state]).map((state) => {
+  const { enrolled, dropped, ...phones } = status.phones;
+  phones.resting = Math.max(0, enrolled - phones.training - phones.reported - phones.waiting);
+  set("enrolled", count(enrolled));
+  $("phones").replaceChildren(...STATES.filter((state) => phones[state]).map((state) => {
     const bar = element("i", undefined, { "data-state": state });
-    bar.style.flexGrow = status.phones[state];
+    bar.style.flexGrow = phones[state];
     return bar;
   }));
-  pairs("phones-legend", STATES.map((state) => [state, count(status.phones[state] ?? 0), "", state]));
+  pairs("phones-legend", [
+    ...STATES.map((state) => [state, count(phones[state]), "", state]),
+    ["dropped last round", count(dropped), "", "dropped last round"],
+  ]);
   const model = status.model;
   pairs("model", [
     ["Version", count(status.version)],

@@ -177,8 +177,9 @@ async function ask() {
   if (number < shown) return; // a newer answer is on the strip already
   shown = number;
   showSlots(answer.suggestions);
-  const model = answer.rounds === null ? "exported" : `after ${answer.rounds} rounds, version ${answer.version}`;
+  const model = answer.rounds ? `after ${answer.rounds} rounds, version ${answer.version}` : "before the first round";
   $("about-model").textContent = model;
+  $("top-note").textContent = `suggestions from the server, ${model.split(",")[0]}`;
   $("about-time").textContent = `${Math.round(performance.now() - began)} ms`;
   if (typedKeys) $("about-saved").textContent = `${savedKeys} of ${savedKeys + typedKeys}`;
   if (model !== describedModel) describe(model);

@@ -221,3 +221,11 @@ def test_a_damaged_database_or_checkpoint_is_one_clear_line(reopen, tmp_path):
     for leftover in tmp_path.glob("server.sqlite3-*"):
         leftover.unlink()
     reopen()
+
+
+def test_the_wall_time_goes_on_over_a_restart(reopen):
+    reopen().save(result(0, 1, started_s=1000.0, ended_s=1002.0), params(1), state(1))
+    store = reopen()  # the new process's clock starts anew
+    store.save(result(1, 2, started_s=3.0, ended_s=4.0), params(2), state(2))
+    store.save(result(2, 3, started_s=5.0, ended_s=6.5), params(3), state(3))
+    assert [row["wall_s"] for row in store.metrics()[0]] == [2.0, 3.0, 5.5]

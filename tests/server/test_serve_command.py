@@ -1,0 +1,119 @@
+"""`kbdfl serve` as a process: its lines, its port file, a kill, and a restart."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+SMALL = ["--preset", "tiny", "--source", "personas", "--devices", "20", "--rounds", "5", "--cohort", "2"]
+PATIENCE_S = 60.0
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """Start a server process on a free port; gives it and its address. All are ended by their id."""
+    processes = []
+
+    def start(*arguments):
+        port_file = tmp_path / f"port-{len(processes)}"
+        command = [
+            sys.executable,
+            "-m",
+            "kbdfl",
+            "serve",
+            "--folder",
+            str(tmp_path / "served"),
+            "--port",
+            "0",
+        ]
+        process = subprocess.Popen(
+            [*command, "--port-file", str(port_file), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        deadline = time.monotonic() + PATIENCE_S
+        while not port_file.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return process, f"http://127.0.0.1:{port_file.read_text().strip()}" if port_file.exists() else ""
+
+    yield start
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def status(url: str) -> dict:
+    with urllib.request.urlopen(f"{url}/v1/status", timeout=PATIENCE_S) as answer:
+        return json.load(answer)
+
+
+def test_it_serves_ends_on_a_signal_and_resumes_after_a_kill(serve, tmp_path):
+    process, url = serve(*SMALL, "--no-evaluate")
+    assert url, process.communicate()[1]
+    assert status(url)["rounds"] == 5
+    process.kill()
+    process.communicate()
+
+    process, url = serve()  # the folder knows the rest
+    assert url, process.communicate()[1]
+    assert status(url)["rounds"] == 5
+    with urllib.request.urlopen(f"{url}/v1/config", timeout=PATIENCE_S) as answer:
+        assert b'preset = "tiny"' in answer.read()
+    other = subprocess.run(
+        [sys.executable, "-m", "kbdfl", "serve", "--folder", str(tmp_path / "served"), "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert (other.returncode, len(other.stderr.splitlines())) == (2, 1)
+    assert "already being served" in other.stderr
+
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, err
+    assert out.splitlines() == [f"dashboard  {url}/", f"keyboard   {url}/keyboard"]
+    assert err == ""
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "kbdfl", "serve", "--folder", str(tmp_path / "served"), "--rounds", "9"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    assert refused.returncode == 2
+    assert "another configuration" in refused.stderr
+
+
+def test_a_port_in_use_ends_in_one_line_and_leaves_no_folder(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "kbdfl",
+                "serve",
+                "--port",
+                str(port),
+                "--folder",
+                str(tmp_path / "new"),
+                *SMALL,
+            ],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            env=os.environ,
+        )
+    assert answer.returncode == 2
+    assert answer.stdout == ""
+    assert answer.stderr.strip().endswith(f"port {port} on 127.0.0.1 is in use; choose another with --port")
+    assert not (tmp_path / "new").exists()
