@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import Coordinator, MemoryStore, RoundResult
+from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import LocalRun, OverBudget, check_model, prepare, train
 from kbdfl.engines import ThreadEngine
@@ -21,6 +21,7 @@ from kbdfl.errors import DataError, KbdflError
 from kbdfl.kernels.train import Workspace
 from kbdfl.metrics import recall
 from kbdfl.rng import stream
+from kbdfl.rounds import MemoryStore, RoundResult
 from kbdfl.run import Built, RunConfig
 from kbdfl.text import PackedBatches
 from kbdfl.wire import decode_model, encode_model

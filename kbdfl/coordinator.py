@@ -10,85 +10,18 @@ virtual clock and memory. It is not thread-safe: its driver holds a lock.
 """
 
 import hashlib
-from dataclasses import asdict, dataclass, replace
-from math import ceil
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kbdfl.algorithms import Algorithm
 from kbdfl.assignment import Assignment
-from kbdfl.errors import ConfigError, Conflict, ModelError, TooLarge
-from kbdfl.model import CifgConfig
+from kbdfl.errors import Conflict, ModelError, TooLarge
 from kbdfl.params import digest
 from kbdfl.rng import seed_of
+from kbdfl.rounds import RoundResult, Store
+from kbdfl.task import Task
 from kbdfl.transform import accumulate_chain
 from kbdfl.wire import Report, decode_report
-
-
-@dataclass(frozen=True, slots=True)
-class RoundRule:
-    """When a round opens, commits and ends.
-
-    cohort            reports that commit a round
-    over_selection    this many times the cohort are selected, against drop-outs
-    min_reports       fewer at the deadline abandon the round; 0 = the whole cohort
-    deadline_s        seconds from the first selection
-    rounds            committed or abandoned, after which the task is finished
-    pace_s            a phone that is not needed is asked to come back after about this long
-    max_report_bytes  of one frame; 0 = what the float32 upload of the model needs, and a little more
-    """
-
-    cohort: int = 10
-    over_selection: float = 1.3
-    min_reports: int = 0
-    deadline_s: float = 120.0
-    rounds: int = 100
-    pace_s: float = 1.0
-    max_report_bytes: int = 0
-
-    def __post_init__(self) -> None:
-        if self.cohort < 1:
-            raise ConfigError(f"cohort must be >= 1, got {self.cohort}")
-        if not 1 <= self.over_selection <= 10:
-            raise ConfigError(f"over_selection must lie in [1, 10], got {self.over_selection}")
-        if not 0 <= self.min_reports <= self.cohort:
-            raise ConfigError(f"min_reports must lie in [0, cohort = {self.cohort}], got {self.min_reports}")
-        if not 0 < self.deadline_s < float("inf"):
-            raise ConfigError(f"deadline_s must be > 0 and finite, got {self.deadline_s}")
-        if self.rounds < 1:
-            raise ConfigError(f"rounds must be >= 1, got {self.rounds}")
-        if not 0 < self.pace_s < float("inf"):
-            raise ConfigError(f"pace_s must be > 0 and finite, got {self.pace_s}")
-        if self.max_report_bytes < 0:
-            raise ConfigError(f"max_report_bytes must be >= 0, got {self.max_report_bytes}")
-
-    @property
-    def selected(self) -> int:
-        """How many phones a round selects."""
-        return ceil(self.cohort * self.over_selection)
-
-    @property
-    def enough(self) -> int:
-        """How many reports commit a round at its deadline."""
-        return self.min_reports or self.cohort
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A model, how it is learnt, and by which rounds."""
-
-    name: str
-    config: CifgConfig
-    algorithm: Algorithm
-    rule: RoundRule
-    vocabulary_sha256: str
-    seed: int
-
-    @property
-    def max_report_bytes(self) -> int:
-        """The largest report frame that is read."""
-        return self.rule.max_report_bytes or 4 * self.config.spec.size + 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,66 +37,12 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundResult:
-    """A closed round. `version` is the model's after it; times are the driver's clock in seconds."""
-
-    round: int
-    status: str  # committed or abandoned
-    version: int
-    reports: int
-    dropped: int
-    examples: int
-    tokens: int
-    train_loss: float | None
-    uplink_bytes: int
-    downlink_bytes: int
-    started_s: float
-    ended_s: float
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
 class Receipt:
     """A report was counted (or had been: `duplicate`); `closed` is the round's result if this report ended it."""
 
     round: int
     duplicate: bool
     closed: RoundResult | None
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What a store gives back: the last closed round (-1 if none), the model after it, the server rule's state."""
-
-    round: int
-    version: int
-    params: np.ndarray
-    server_state: dict[str, np.ndarray]
-
-
-class Store(Protocol):
-    """Where closed rounds become durable. A round in flight is not: after a crash it is abandoned."""
-
-    def load(self) -> Saved | None:
-        """The newest saved state, or None."""
-
-    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
-        """Keep a closed round and the model after it, all or nothing, before returning."""
-
-
-class MemoryStore:
-    """Keeps the last state in memory: for simulations and tests."""
-
-    def __init__(self) -> None:
-        self.saved: Saved | None = None
-
-    def load(self) -> Saved | None:
-        return self.saved
-
-    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
-        self.saved = Saved(result.round, result.version, params, server_state)
 
 
 @dataclass(slots=True)

@@ -12,10 +12,10 @@ import numpy as np
 
 from kbdfl.algorithms import SERVER_RULES, Algorithm, ClientRule
 from kbdfl.config import from_table, read_toml, to_table, write_toml
-from kbdfl.coordinator import RoundRule, Task
 from kbdfl.errors import ConfigError
 from kbdfl.model import init_params, preset
 from kbdfl.params import save_checkpoint, write_atomically
+from kbdfl.task import RoundRule, Task
 from kbdfl.text import SPECIALS, Vocabulary, public_vocabulary, training_vocabulary
 
 VOCABULARIES = ("public", "training-users")

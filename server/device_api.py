@@ -12,7 +12,8 @@ import json
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import Gone, UnsupportedMediaType
 
-from kbdfl.coordinator import Assignment, Wait
+from kbdfl.assignment import Assignment
+from kbdfl.coordinator import Wait
 from kbdfl.errors import DataError, NotFound, Unauthorised
 from kbdfl.identity import verify_request
 from kbdfl.server.service import TaskService

@@ -17,10 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from kbdfl.coordinator import Assignment, Coordinator, Finished, Receipt, RoundResult, Wait
+from kbdfl.assignment import Assignment
+from kbdfl.coordinator import Coordinator, Finished, Receipt, Wait
 from kbdfl.errors import Conflict, ModelError, NotFound, Unauthorised
 from kbdfl.identity import device_id
 from kbdfl.params import write_atomically
+from kbdfl.rounds import RoundResult
 from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.worker import Worker

@@ -16,9 +16,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from kbdfl.coordinator import RoundResult, Saved
 from kbdfl.errors import ConfigError, ModelError
 from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, write_atomically
+from kbdfl.rounds import RoundResult, Saved
 
 SCHEMA = Path(__file__).with_name("schema.sql")
 

@@ -101,8 +101,8 @@ def demo(
 def _config(quick: bool, rounds: int | None, seed: int) -> "RunConfig":
     """The demo's own run: the settings that learn fastest on two cores."""
     from kbdfl.algorithms import Algorithm, FedAdam
-    from kbdfl.coordinator import RoundRule
     from kbdfl.run import RunConfig, Settings
+    from kbdfl.task import RoundRule
 
     rounds = rounds or (120 if quick else 1_500)
     settings = Settings(seed=seed, source="chat", evaluate_every=25)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kbdfl.algorithms import Algorithm, FedAdam
-from kbdfl.coordinator import Coordinator, RoundRule, Task
+from kbdfl.coordinator import Coordinator
 from kbdfl.export.bundle import write_bundle
 from kbdfl.identity import device_id, generate_key, public_key, sign_request
 from kbdfl.model import CifgConfig, init_params
@@ -17,6 +17,7 @@ from kbdfl.rng import stream
 from kbdfl.server.app import create_app
 from kbdfl.server.service import Background, TaskService
 from kbdfl.server.store import SqliteStore
+from kbdfl.task import RoundRule, Task
 from kbdfl.text import Vocabulary
 from kbdfl.transform import encode_chain
 from kbdfl.wire import encode_report

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from kbdfl.coordinator import RoundResult
 from kbdfl.errors import ConfigError, ModelError
 from kbdfl.model import CifgConfig
 from kbdfl.params import load_checkpoint
+from kbdfl.rounds import RoundResult
 from kbdfl.server import store as store_module
 from kbdfl.server.store import SqliteStore
 
@@ -181,7 +181,7 @@ def test_one_server_a_folder(reopen, tmp_path):
 def test_a_killed_server_leaves_the_folder_to_the_next(tmp_path):
     program = (
         "import os, signal, sys; import numpy as np; from kbdfl.server.store import SqliteStore\n"
-        "from kbdfl.model import CifgConfig; from kbdfl.coordinator import RoundResult\n"
+        "from kbdfl.model import CifgConfig; from kbdfl.rounds import RoundResult\n"
         "spec = CifgConfig(vocab=8, embed=2, hidden=3).spec\n"
         "store = SqliteStore(sys.argv[1], spec)\n"
         "store.enrol('phone', b'k' * 32, 1.0)\n"

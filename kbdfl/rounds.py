@@ -1,0 +1,60 @@
+"""What a closed round leaves behind, and the store that keeps it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class RoundResult:
+    """A closed round. `version` is the model's after it; times are the driver's clock in seconds."""
+
+    round: int
+    status: str  # committed or abandoned
+    version: int
+    reports: int
+    dropped: int
+    examples: int
+    tokens: int
+    train_loss: float | None
+    uplink_bytes: int
+    downlink_bytes: int
+    started_s: float
+    ended_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a store gives back: the last closed round (-1 if none), the model after it, the server rule's state."""
+
+    round: int
+    version: int
+    params: np.ndarray
+    server_state: dict[str, np.ndarray]
+
+
+class Store(Protocol):
+    """Where closed rounds become durable. A round in flight is not: after a crash it is abandoned."""
+
+    def load(self) -> Saved | None:
+        """The newest saved state, or None."""
+
+    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
+        """Keep a closed round and the model after it, all or nothing, before returning."""
+
+
+class MemoryStore:
+    """Keeps the last state in memory: for simulations and tests."""
+
+    def __init__(self) -> None:
+        self.saved: Saved | None = None
+
+    def load(self) -> Saved | None:
+        return self.saved
+
+    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
+        self.saved = Saved(result.round, result.version, params, server_state)
