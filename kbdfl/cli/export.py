@@ -30,9 +30,9 @@ def export(run: Path, precision: str | None, out: Path | None, seed: int, as_jso
     wanted = [PRECISIONS[precision]] if precision else ["float32", "int8"]
     bundles = []
     for kind in progress(wanted, desc="export"):
-        folder = out or run / "model"
+        folder = out.resolve() if out else run / "model"
         if kind == "int8" and not (out and precision):
-            folder = folder.with_name(folder.name + "-int8")
+            folder = folder.parent / f"{folder.name}-int8"
         bundles.append(_write(model, folder, kind, seed))
     lines = [f"{model.checkpoint}: {model.config.spec.size:,} parameters, {model.config.vocab:,} tokens"]
     for bundle in bundles:

@@ -99,6 +99,14 @@ def test_out_says_where(run, tmp_path, capsys):
     assert not (run / "model").exists()
 
 
+def test_out_may_be_the_current_folder(run, tmp_path, capsys, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    exported(capsys, run, "--out", ".")
+    assert load_bundle(tmp_path / "here").precision == "float32"
+    assert load_bundle(tmp_path / "here-int8").precision == "int8"
+
+
 def test_a_run_whose_tokenizer_stands_in_its_bundle_is_exported_again(run, capsys):
     first = exported(capsys, run)
     (run / "tokenizer.json").unlink()
