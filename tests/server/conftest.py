@@ -24,6 +24,7 @@ from kbdfl.wire import encode_report
 
 WORDS = "the you i to and see sea seen seem later hello how are we be there tomorrow thanks on at home"
 NOW = 1_800_000_000.0  # the wall clock of these tests
+PATIENCE_S = 20.0
 
 
 def make_task(vocabulary: Vocabulary, **rule) -> Task:
@@ -187,6 +188,26 @@ def new_phone():
 def play(service):
     """Play one phone's part in a round: check in, report something."""
     return lambda phone, seed=0: phone.take_part(service, seed=seed)
+
+
+@pytest.fixture
+def served(make_service, background):
+    """A service with background work whose first bundle is out, and a client of it."""
+    service = make_service(background=background[0])
+    assert service.wait_settled(PATIENCE_S)
+    return service, create_app(service).test_client()
+
+
+@pytest.fixture
+def finished(served, new_phone):
+    """The same after all of its rounds."""
+    service, client = served
+    phones = [new_phone(client) for _ in range(2)]
+    for number in range(3):
+        for phone in phones:
+            phone.take_part(service, seed=number)
+        assert service.wait_settled(PATIENCE_S)
+    return service, client
 
 
 def problem(answer) -> dict:

@@ -16,26 +16,6 @@ from kbdfl.server.worker import Worker
 PATIENCE_S = 20.0
 
 
-@pytest.fixture
-def served(make_service, background):
-    """A service with background work whose first bundle is out, and a client of it."""
-    service = make_service(background=background[0])
-    assert service.wait_settled(PATIENCE_S)
-    return service, create_app(service).test_client()
-
-
-@pytest.fixture
-def finished(served, new_phone):
-    """The same after all of its rounds."""
-    service, client = served
-    phones = [new_phone(client) for _ in range(2)]
-    for number in range(3):
-        for phone in phones:
-            phone.take_part(service, seed=number)
-        assert service.wait_settled(PATIENCE_S)
-    return service, client
-
-
 def test_a_restart_between_rounds_goes_on_where_the_last_one_ended(make_service, new_phone):
     service = make_service()
     client = create_app(service).test_client()

@@ -51,8 +51,13 @@ def test_a_connection_stays_open(server):
 def test_a_body_over_the_limit_is_a_problem_document_whoever_refuses_it(server, service, over):
     length = service.task.max_report_bytes + over
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        head = f"POST /v1/enrol HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n"
-        connection.sendall(head.encode() + b"\r\n")
+        head = [
+            "POST /v1/enrol HTTP/1.1",
+            "Host: x",
+            "Content-Type: application/json",
+            f"Content-Length: {length}",
+        ]
+        connection.sendall("\r\n".join([*head, "", ""]).encode())
         if over == 1:  # within what waitress reads; the application refuses it
             connection.sendall(bytes(length))
         answer = connection.recv(65536)
@@ -77,7 +82,7 @@ def test_a_port_in_use_is_one_clear_line(server):
 
 @pytest.mark.parametrize("host", ["no such host", "203.0.113.7"])
 def test_an_address_of_another_machine_is_one_clear_line(host):
-    with pytest.raises(ConfigError, match="listen|host must be"):
+    with pytest.raises(ConfigError, match=r"listen|host must be"):
         listen(host, 0)
 
 
