@@ -30,13 +30,21 @@ def packages() -> list[str]:
 
 def extensions() -> list[Extension]:
     # -O3 is what vectorises the loops of _simd.h; no -march: the variants are picked at run time.
-    flags = [] if sys.platform == "win32" else ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wno-unused-function"]
+    flags = (
+        []
+        if sys.platform == "win32"
+        else ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-Wno-unused-function"]
+    )
     return [
         Extension(
             f"kbdfl.kernels.{source.stem}",
             [f"kernels/{source.name}"],
             include_dirs=["kernels"],
-            depends=[f"kernels/{header.name}" for pattern in ("*.pxd", "*.h") for header in ROOT.glob(f"kernels/{pattern}")],
+            depends=[
+                f"kernels/{header.name}"
+                for pattern in ("*.pxd", "*.h")
+                for header in ROOT.glob(f"kernels/{pattern}")
+            ],
             extra_compile_args=flags,
         )
         for source in sorted(ROOT.glob("kernels/*.pyx"))

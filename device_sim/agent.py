@@ -31,7 +31,9 @@ class ServerClient:
 
     def __init__(self, url: str, *, connections: int = 8, timeout_s: float = 60.0) -> None:
         if not url.startswith(("http://", "https://")):
-            raise ServerUnavailable(f"a server's address must begin with http:// or https://, got {url!r}"[:200])
+            raise ServerUnavailable(
+                f"a server's address must begin with http:// or https://, got {url!r}"[:200]
+            )
         self.url = url.rstrip("/")
         self._pool = urllib3.PoolManager(
             maxsize=connections, retries=_RETRY, timeout=urllib3.Timeout(timeout_s), block=True
@@ -47,13 +49,17 @@ class ServerClient:
     def enrol(self, public_key: bytes) -> str:
         """The device id that the server knows this key by."""
         body = json.dumps({"public_key": base64.b64encode(public_key).decode()}).encode()
-        answer = _json(self._ask("POST", "/v1/enrol", body, {"Content-Type": "application/json"}).data, "/v1/enrol")
+        answer = _json(
+            self._ask("POST", "/v1/enrol", body, {"Content-Type": "application/json"}).data, "/v1/enrol"
+        )
         expected = identity.device_id(public_key)
         if not isinstance(answer, dict) or answer.get("device") != expected:
             raise WireError("the server enrolled another device than the one that asked")
         return expected
 
-    def signed(self, key: bytes, method: str, path: str, *, body: bytes = b"", content_type: str = "") -> bytes:
+    def signed(
+        self, key: bytes, method: str, path: str, *, body: bytes = b"", content_type: str = ""
+    ) -> bytes:
         """The body of the answer to a request signed with a phone's private key."""
         headers = identity.sign_request(key, method=method, path=path, body=body, timestamp=time.time())
         if content_type:
@@ -65,7 +71,9 @@ class ServerClient:
             response = self._pool.request(method, self.url + path, body=body or None, headers=headers)
         except urllib3.exceptions.HTTPError as error:
             reason = type(getattr(error, "reason", None) or error).__name__
-            raise ServerUnavailable(f"no answer from {self.url} ({reason}); is `kbdfl serve` running there?") from None
+            raise ServerUnavailable(
+                f"no answer from {self.url} ({reason}); is `kbdfl serve` running there?"
+            ) from None
         if response.status < 400:
             return response
         detail = _detail(response)
@@ -105,7 +113,9 @@ class Cycle:
 class Phone:
     """One enrolled phone with its key and its log."""
 
-    def __init__(self, client: ServerClient, log: TypingLog, vocabulary: Vocabulary, *, budget: Budget | None = None):
+    def __init__(
+        self, client: ServerClient, log: TypingLog, vocabulary: Vocabulary, *, budget: Budget | None = None
+    ):
         self._client, self._log, self._vocabulary = client, log, vocabulary
         self._budget = budget or Budget()
         self._key = identity.generate_key()
@@ -123,7 +133,9 @@ class Phone:
         if status == "wait":
             return Cycle("wait", retry_after_s=max(0.0, float(answer.get("retry_after_s", 1.0))))
         if status != "assigned":
-            raise WireError(f"a check-in must be answered by assigned, wait or finished, got {status!r}"[:200])
+            raise WireError(
+                f"a check-in must be answered by assigned, wait or finished, got {status!r}"[:200]
+            )
         assignment = Assignment.from_json(answer)
         try:
             params, downlink = self._fetch(assignment)
@@ -170,5 +182,3 @@ def wait_for_vocabulary(client: ServerClient, *, timeout_s: float = 60.0) -> Voc
             if time.monotonic() > deadline:
                 raise ServerUnavailable(f"{client.url} has no vocabulary to give: {error}") from None
             time.sleep(0.2)
-
-

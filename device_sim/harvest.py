@@ -18,7 +18,9 @@ def wait_settled(client: ServerClient, *, timeout_s: float = 300.0) -> dict[str,
         if status["settled"]:
             return status
         if time.monotonic() > deadline:
-            raise ServerUnavailable(f"{client.url} has not measured and exported its last round in {timeout_s:.0f} s")
+            raise ServerUnavailable(
+                f"{client.url} has not measured and exported its last round in {timeout_s:.0f} s"
+            )
         time.sleep(0.2)
 
 

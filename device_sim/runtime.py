@@ -46,11 +46,15 @@ class LocalRun:
 def check_model(assignment: Assignment, params: np.ndarray, vocabulary: Vocabulary) -> None:
     """Refuse, with ModelError, a model that is not exactly the one the assignment names."""
     if assignment.spec != assignment.config.spec.hash:
-        raise ModelError(f"the layout of the assigned model is {assignment.config.spec.hash}, not {assignment.spec}")
+        raise ModelError(
+            f"the layout of the assigned model is {assignment.config.spec.hash}, not {assignment.spec}"
+        )
     if len(vocabulary) != assignment.config.vocab or vocabulary.sha256 != assignment.vocabulary:
         raise ModelError("the model was laid out for another vocabulary than this phone's")
     if params.shape != (assignment.config.spec.size,):
-        raise ModelError(f"the assigned model has {assignment.config.spec.size} parameters, got {params.size}")
+        raise ModelError(
+            f"the assigned model has {assignment.config.spec.size} parameters, got {params.size}"
+        )
     if digest(params) != assignment.model_sha256:
         raise ModelError("the model that arrived does not have the sha256 that the assignment names")
 
@@ -115,9 +119,7 @@ def train(
         raise OverBudget(f"no batch could be trained within {budget.time_s} s")
     # Partial work counts for its share of the messages.
     examples = max(1, round(run.examples * min(1.0, steps / len(batches.steps))))
-    update = encode_chain(
-        chain(assignment.upload, assignment.update_clip_norm), delta, seed=assignment.seed
-    )
+    update = encode_chain(chain(assignment.upload, assignment.update_clip_norm), delta, seed=assignment.seed)
     frame = encode_report(
         update,
         task=assignment.task,
@@ -131,5 +133,7 @@ def train(
         train_loss=loss / tokens,
     )
     if len(frame) > assignment.max_report_bytes:
-        raise OverBudget(f"the report takes {len(frame)} bytes, the server reads {assignment.max_report_bytes}")
+        raise OverBudget(
+            f"the report takes {len(frame)} bytes, the server reads {assignment.max_report_bytes}"
+        )
     return frame

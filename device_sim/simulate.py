@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.population import Population
@@ -44,7 +42,13 @@ class Simulation:
     """Rounds over a population; `rounds()` yields a metrics row for every closed one."""
 
     def __init__(
-        self, config: RunConfig, built: Built, population: Population, *, workers: int, held_out: PackedBatches
+        self,
+        config: RunConfig,
+        built: Built,
+        population: Population,
+        *,
+        workers: int,
+        held_out: PackedBatches,
     ) -> None:
         settings = config.settings
         self._config, self._built, self._population, self._held_out = config, built, population, held_out
@@ -127,7 +131,9 @@ class Simulation:
 
     def _row(self, result: RoundResult, *, wall_s: float) -> dict:
         every = self._config.settings.evaluate_every
-        due = result.status == "committed" and (result.version % every == 0 or self.coordinator.phase == "finished")
+        due = result.status == "committed" and (
+            result.version % every == 0 or self.coordinator.phase == "finished"
+        )
         measured = recall(self.coordinator.params, self._built.task.config, self._held_out) if due else {}
         return metrics_row(result, measured, wall_s=wall_s, virtual_s=result.ended_s)
 
@@ -137,7 +143,9 @@ def has_known_word(sentences: list[list[int]]) -> bool:
     return any(token > 3 for sentence in sentences for token in sentence)
 
 
-def metrics_row(result: RoundResult, measured: dict[str, float], *, wall_s: float, virtual_s: float | None) -> dict:
+def metrics_row(
+    result: RoundResult, measured: dict[str, float], *, wall_s: float, virtual_s: float | None
+) -> dict:
     """A line of metrics.jsonl."""
     return {
         "round": result.round,
@@ -155,5 +163,3 @@ def metrics_row(result: RoundResult, measured: dict[str, float], *, wall_s: floa
         "virtual_s": virtual_s,
         "epsilon": None,
     }
-
-

@@ -76,7 +76,11 @@ class TypingLog:
         while self._messages and (
             len(self._messages) > bounds.max_messages
             or self._bytes > bounds.max_bytes
-            or (now is not None and (oldest := self._messages[0].time) is not None and now - oldest > bounds.max_age_s)
+            or (
+                now is not None
+                and (oldest := self._messages[0].time) is not None
+                and now - oldest > bounds.max_age_s
+            )
         ):
             self._bytes -= len(self._messages.popleft().text.encode())
         self._changed()

@@ -174,7 +174,9 @@ class Coordinator:
         if report.model_sha256 != self._assignment.model_sha256 or report.spec_hash != self._assignment.spec:
             raise ModelError("the report was trained on another model than the one of this round")
         if report.upload != self.task.algorithm.upload:
-            raise ModelError(f"the task's upload is {self.task.algorithm.upload}, the report is {report.upload}"[:200])
+            raise ModelError(
+                f"the task's upload is {self.task.algorithm.upload}, the report is {report.upload}"[:200]
+            )
 
     def _close(self, now: float) -> RoundResult:
         open_ = self._now

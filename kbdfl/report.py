@@ -67,8 +67,12 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "recall_top1": measured[-1]["recall_top1"] if measured else None,
         "recall_top3": measured[-1]["recall_top3"] if measured else None,
         "train_loss": committed[-1]["train_loss"] if committed else None,
-        "uplink_bytes_per_report": round(sum(row["uplink_bytes"] for row in rows) / reports) if reports else None,
-        "downlink_bytes_per_report": round(sum(row["downlink_bytes"] for row in rows) / reports) if reports else None,
+        "uplink_bytes_per_report": round(sum(row["uplink_bytes"] for row in rows) / reports)
+        if reports
+        else None,
+        "downlink_bytes_per_report": round(sum(row["downlink_bytes"] for row in rows) / reports)
+        if reports
+        else None,
         "wall_s": rows[-1]["wall_s"] if rows else 0.0,
     }
 

@@ -82,7 +82,9 @@ class RunConfig:
             {
                 "run": to_table(self.settings),
                 "client": to_table(algorithm.client),
-                "upload": to_table(Upload(algorithm.upload, algorithm.update_clip_norm, algorithm.max_weight)),
+                "upload": to_table(
+                    Upload(algorithm.upload, algorithm.update_clip_norm, algorithm.max_weight)
+                ),
                 "server": {"rule": names[type(algorithm.server)]} | to_table(algorithm.server),
                 "round": to_table(self.rule),
             }
@@ -181,7 +183,9 @@ class RunFolder:
                 count += 1
                 name = f"{stem}-{count}"
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
-            raise ConfigError(f"a run's name must be letters, digits, dot, dash or underscore, got {name!r}"[:200])
+            raise ConfigError(
+                f"a run's name must be letters, digits, dot, dash or underscore, got {name!r}"[:200]
+            )
         folder = cls(base / name)
         try:
             folder.checkpoints.mkdir(parents=True)

@@ -33,7 +33,9 @@ class Vocabulary:
         size = tokenizer.get_vocab_size()
         self.tokens: tuple[str, ...] = tuple(tokenizer.id_to_token(i) or "" for i in range(size))
         if self.tokens[:4] != SPECIALS:
-            raise DataError(f"a vocabulary must begin with {' '.join(SPECIALS)}, got {' '.join(self.tokens[:4])}")
+            raise DataError(
+                f"a vocabulary must begin with {' '.join(SPECIALS)}, got {' '.join(self.tokens[:4])}"
+            )
 
     @classmethod
     def of_words(cls, words: Sequence[str], source: str) -> "Vocabulary":
@@ -46,7 +48,11 @@ class Vocabulary:
             raise DataError("the words of a vocabulary must be distinct and none of them a special token")
         tokenizer = Tokenizer(models.WordLevel(ids, unk_token=SPECIALS[UNK]))
         tokenizer.normalizer = normalizers.Sequence(
-            [normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace(Regex("[\u2018\u2019\u02bc]"), "'")]
+            [
+                normalizers.NFKC(),
+                normalizers.Lowercase(),
+                normalizers.Replace(Regex("[\u2018\u2019\u02bc]"), "'"),
+            ]
         )
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), behavior="removed", invert=True)
         tokenizer.post_processor = processors.TemplateProcessing(
@@ -128,7 +134,9 @@ def public_words(count: int) -> tuple[list[str], np.ndarray]:
 def public_vocabulary(size: int) -> tuple[Vocabulary, np.ndarray]:
     """A vocabulary of `size` tokens (specials included) from the public list, and its words' frequencies."""
     words, frequencies = public_words(size - len(SPECIALS))
-    return Vocabulary.of_words(words, "the most frequent English words of the public list wordfreq"), frequencies
+    return Vocabulary.of_words(
+        words, "the most frequent English words of the public list wordfreq"
+    ), frequencies
 
 
 def training_vocabulary(texts: Iterable[str], size: int) -> tuple[Vocabulary, np.ndarray]:
@@ -141,7 +149,9 @@ def training_vocabulary(texts: Iterable[str], size: int) -> tuple[Vocabulary, np
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: size - len(SPECIALS)]
     if not ranked:
         raise DataError("the training users' logs hold no words to make a vocabulary of")
-    vocabulary = Vocabulary.of_words([word for word, _ in ranked], "words counted on the training users' own logs")
+    vocabulary = Vocabulary.of_words(
+        [word for word, _ in ranked], "words counted on the training users' own logs"
+    )
     return vocabulary, np.array([count for _, count in ranked], np.float64)
 
 
@@ -203,15 +213,25 @@ def pack(batches: Sequence[Sequence[Sequence[int]]]) -> PackedBatches:
 
 
 def training_batches(
-    sentences: Sequence[Sequence[int]], *, batch_size: int, epochs: int, max_words: int, random: np.random.Generator
+    sentences: Sequence[Sequence[int]],
+    *,
+    batch_size: int,
+    epochs: int,
+    max_words: int,
+    random: np.random.Generator,
 ) -> PackedBatches:
     """A client's whole local run: `epochs` passes over shuffled batches of `batch_size` sentences.
 
     Sentences are cut to `max_words` words and shuffled anew in every epoch.
     """
-    usable = [[*sentence[: max_words + 1], EOS] for sentence in (s[:-1] for s in sentences) if len(sentence) > 1]
+    usable = [
+        [*sentence[: max_words + 1], EOS] for sentence in (s[:-1] for s in sentences) if len(sentence) > 1
+    ]
     batches = []
     for _ in range(epochs):
         order = random.permutation(len(usable))
-        batches += [[usable[i] for i in order[start : start + batch_size]] for start in range(0, len(order), batch_size)]
+        batches += [
+            [usable[i] for i in order[start : start + batch_size]]
+            for start in range(0, len(order), batch_size)
+        ]
     return pack(batches)

@@ -21,7 +21,16 @@ def forward(params: Params, inputs: np.ndarray, active: np.ndarray) -> dict[str,
     x = params["emb"][inputs]
     z = x @ params["wx"] + params["bg"]
     rows = len(inputs)
-    names = {"x": embed, "h": embed, "r": embed, "g": hidden, "f": hidden, "o": hidden, "c": hidden, "before": hidden}
+    names = {
+        "x": embed,
+        "h": embed,
+        "r": embed,
+        "g": hidden,
+        "f": hidden,
+        "o": hidden,
+        "c": hidden,
+        "before": hidden,
+    }
     saved = {name: np.zeros((rows, width), z.dtype) for name, width in names.items()}
     saved["x"][:] = x
     row = previous = 0

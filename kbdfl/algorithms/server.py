@@ -20,7 +20,9 @@ class ServerRule(Protocol):
     def init(self, size: int) -> State:
         """The state before the first round; arrays float32 (size,)."""
 
-    def apply(self, params: np.ndarray, mean_delta: np.ndarray, state: State, *, round: int) -> tuple[np.ndarray, State]:
+    def apply(
+        self, params: np.ndarray, mean_delta: np.ndarray, state: State, *, round: int
+    ) -> tuple[np.ndarray, State]:
         """New parameters float32 (P,) and state; nothing passed in is changed. `round` counts from 0."""
 
 
@@ -41,7 +43,9 @@ class FedAvg:
     def init(self, size: int) -> State:
         return {}
 
-    def apply(self, params: np.ndarray, mean_delta: np.ndarray, state: State, *, round: int) -> tuple[np.ndarray, State]:
+    def apply(
+        self, params: np.ndarray, mean_delta: np.ndarray, state: State, *, round: int
+    ) -> tuple[np.ndarray, State]:
         return params + np.float32(self.learning_rate) * mean_delta, state
 
 
@@ -85,7 +89,9 @@ class FedAdam:
             "v": np.full(size, self.epsilon**2, np.float32),
         }
 
-    def apply(self, params: np.ndarray, mean_delta: np.ndarray, state: State, *, round: int) -> tuple[np.ndarray, State]:
+    def apply(
+        self, params: np.ndarray, mean_delta: np.ndarray, state: State, *, round: int
+    ) -> tuple[np.ndarray, State]:
         m = np.float32(self.beta1) * state["m"] + np.float32(1 - self.beta1) * mean_delta
         v = np.float32(self.beta2) * state["v"] + np.float32(1 - self.beta2) * np.square(mean_delta)
         step = np.float32(self.rate(round)) * m / (np.sqrt(v) + np.float32(self.epsilon))

@@ -45,7 +45,10 @@ def client(preset: str, peers: str, repetitions: int, seed: int, as_json: bool) 
             raise ConfigError(f"peers must be among {', '.join(PEERS)}, got {peer}")
     params = init_params(config, seed=seed)
     zipf = 1 / (np.arange(config.vocab - SPECIAL_TOKENS) + 2.7)
-    tokens = stream(seed, "bench").choice(len(zipf), (STEPS, BATCH, WORDS + 1), p=zipf / zipf.sum()) + SPECIAL_TOKENS
+    tokens = (
+        stream(seed, "bench").choice(len(zipf), (STEPS, BATCH, WORDS + 1), p=zipf / zipf.sum())
+        + SPECIAL_TOKENS
+    )
     contestants: dict[str, Callable[[], object]] = {}
     ours = [_ours(config, params, tokens) for _ in range(2)]
     contestants["kbdfl"] = ours[0]
@@ -148,9 +151,13 @@ def _race(
 
 
 def _lines(result: dict[str, Any]) -> str:
-    lines = [f"client updates a second, {result['preset']}, median of {result['repetitions']} (slowest to fastest)"]
+    lines = [
+        f"client updates a second, {result['preset']}, median of {result['repetitions']} (slowest to fastest)"
+    ]
     for name, row in result["contestants"].items():
-        lines.append(f"  {name:<16}{row['updates_per_s']:>9.2f}   ({row['slowest']:.2f} to {row['fastest']:.2f})")
+        lines.append(
+            f"  {name:<16}{row['updates_per_s']:>9.2f}   ({row['slowest']:.2f} to {row['fastest']:.2f})"
+        )
     skip = {"bench", "preset", "parameters", "repetitions", "contestants"}
     lines += [f"  {key:<24}{value}" for key, value in result.items() if key not in skip]
     return "\n".join(lines)

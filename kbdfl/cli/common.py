@@ -11,14 +11,16 @@ from tqdm import tqdm
 
 def json_option(command: Callable) -> Callable:
     """`--json`: one JSON object on standard output and nothing else there."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")(command)
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")(
+        command
+    )
 
 
 def seed_option(command: Callable) -> Callable:
     """`--seed`: everything random follows from it."""
-    return click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness.")(
-        command
-    )
+    return click.option(
+        "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness."
+    )(command)
 
 
 def show(result: dict[str, Any], *, as_json: bool, text: str | None = None) -> None:
@@ -26,7 +28,9 @@ def show(result: dict[str, Any], *, as_json: bool, text: str | None = None) -> N
     if as_json:
         click.echo(json.dumps(result))
     else:
-        click.echo(text if text is not None else "\n".join(f"{key:>20}  {value}" for key, value in result.items()))
+        click.echo(
+            text if text is not None else "\n".join(f"{key:>20}  {value}" for key, value in result.items())
+        )
 
 
 def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:

@@ -27,10 +27,14 @@ START_S = 120.0  # a server that has not begun to listen by then has failed
 @click.option("--no-serve", is_flag=True, help="End after the table instead of serving the keyboard.")
 @click.option("--rounds", type=click.IntRange(1), help="Federated rounds.")
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port of the server; 0 = a free one.")
-@click.option("--workers", type=click.IntRange(1), default=os.cpu_count(), show_default=True, help="Phones at once.")
+@click.option(
+    "--workers", type=click.IntRange(1), default=os.cpu_count(), show_default=True, help="Phones at once."
+)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness.")
 @click.option("--name", help="Name of the run folder.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go."
+)
 @json_option
 def demo(
     quick: bool,
@@ -138,7 +142,9 @@ def _server(config: "RunConfig", folder: Path, port: int) -> "Iterator[str]":
         while not port_file.exists():
             if process.poll() is not None or time.monotonic() > deadline:
                 lines = log_file.read_text("utf-8", "replace").strip().splitlines()
-                raise ServerUnavailable(f"the server did not start: {lines[-1] if lines else 'it said nothing'}")
+                raise ServerUnavailable(
+                    f"the server did not start: {lines[-1] if lines else 'it said nothing'}"
+                )
             time.sleep(0.05)
         yield f"http://127.0.0.1:{port_file.read_text().strip()}"
     finally:
@@ -209,7 +215,10 @@ def _table(r: dict[str, Any]) -> str:
     lines += [f"  {name:<26}{one:>10}{three:>10}" for name, one, three in rows]
     facts = [
         ("phones", f"{r['devices']:,} enrolled, {r['reports']:,} reports in {r['rounds']:,} rounds"),
-        ("uplink", f"{r['uplink_bytes_per_report']:,} bytes a report (float32 {r['float32_bytes_per_report']:,})"),
+        (
+            "uplink",
+            f"{r['uplink_bytes_per_report']:,} bytes a report (float32 {r['float32_bytes_per_report']:,})",
+        ),
         ("downlink", f"{r['downlink_bytes_per_report']:,} bytes a report"),
         ("model", f"{r['model_bytes']:,} bytes float32, {r['int8_model_bytes']:,} int8"),
         ("ONNX against the trained", f"{r['onnx_max_abs_diff']:.1e} largest difference of a logit"),

@@ -18,11 +18,19 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--server", "url", required=True, help="Address of a running `kbdfl serve`.")
 @click.option("--devices", type=int, default=0, help="Phones to play; 0 = every training user of the source.")
-@click.option("--source", "--logs", default="personas", show_default=True, help="chat, personas or a JSONL typing log.")
-@click.option("--dropout", type=float, default=0.0, show_default=True, help="Chance that a selected phone vanishes.")
-@click.option("--workers", type=int, default=os.cpu_count(), show_default=True, help="Phones trained at once.")
+@click.option(
+    "--source", "--logs", default="personas", show_default=True, help="chat, personas or a JSONL typing log."
+)
+@click.option(
+    "--dropout", type=float, default=0.0, show_default=True, help="Chance that a selected phone vanishes."
+)
+@click.option(
+    "--workers", type=int, default=os.cpu_count(), show_default=True, help="Phones trained at once."
+)
 @click.option("--name", help="Name of the run folder.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go."
+)
 @seed_option
 @json_option
 def fleet(

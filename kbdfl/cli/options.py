@@ -15,11 +15,15 @@ SERVER_RATES = {"tiny": 0.01, "small": 0.01, "gboard": 0.007}
 _OPTIONS = [
     click.option("--config", "config_file", type=click.Path(), help="Start from this config.toml."),
     click.option("--preset", help="Model: tiny, small or gboard.  [default: small]"),
-    click.option("--source", "--logs", "source", help="chat, personas or a JSONL typing log.  [default: personas]"),
+    click.option(
+        "--source", "--logs", "source", help="chat, personas or a JSONL typing log.  [default: personas]"
+    ),
     click.option("--devices", type=int, help="Phones that take part; 0 = every training user."),
     click.option("--vocabulary", help="public, or training-users: counted on the phones' logs."),
     click.option("--rounds", type=int, help="Rounds to run.  [default: 100]"),
-    click.option("--cohort", help="Reports that commit a round: a number, or a fraction of the devices such as 0.01."),
+    click.option(
+        "--cohort", help="Reports that commit a round: a number, or a fraction of the devices such as 0.01."
+    ),
     click.option("--over-selection", type=float, help="Select this many times the cohort.  [default: 1.3]"),
     click.option("--min-reports", type=int, help="Reports that suffice at the deadline; 0 = the cohort."),
     click.option("--deadline-s", type=float, help="Seconds a round may last.  [default: 120]"),
@@ -32,7 +36,9 @@ _OPTIONS = [
     click.option("--max-messages", type=int, help="Messages of a phone a round.  [default: 200]"),
     click.option("--upload", help="int8 or float32.  [default: int8]"),
     click.option("--update-clip-norm", type=float, help="Bound on an update's norm; 0 = none.  [default: 0]"),
-    click.option("--max-weight", type=int, help="An update counts as at most so many examples.  [default: 200]"),
+    click.option(
+        "--max-weight", type=int, help="An update counts as at most so many examples.  [default: 200]"
+    ),
     click.option("--evaluate-every", type=int, help="Rounds between held-out measurements.  [default: 10]"),
     click.option("--seed", type=int, help="Everything random follows from it.  [default: 1]"),
 ]
@@ -109,7 +115,9 @@ def _cohort(text: str | None, devices: int) -> int | None:
     try:
         number = float(text)
     except ValueError:
-        raise ConfigError(f"cohort must be a number or a fraction of the devices, got {text!r}"[:200]) from None
+        raise ConfigError(
+            f"cohort must be a number or a fraction of the devices, got {text!r}"[:200]
+        ) from None
     if "." not in text:
         return int(number)
     if not 0 < number <= 1:

@@ -13,9 +13,13 @@ from kbdfl.cli.options import config_from, run_options
 @click.command()
 @run_options
 @click.option("--dropout", type=float, help="Chance that a selected phone never reports.  [default: 0]")
-@click.option("--workers", type=int, default=os.cpu_count(), show_default=True, help="Phones trained at once.")
+@click.option(
+    "--workers", type=int, default=os.cpu_count(), show_default=True, help="Phones trained at once."
+)
 @click.option("--name", help="Name of the run folder.")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go.")
+@click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go."
+)
 @json_option
 def simulate(
     dropout: float | None, workers: int, name: str | None, runs: Path, as_json: bool, **options: Any
