@@ -30,6 +30,17 @@ def ask(server, method: str, path: str, body: bytes | None = None, headers=None)
         connection.close()
 
 
+def exchange(server, request: bytes) -> tuple[bytes, dict]:
+    """Send raw bytes; the head of the answer and its JSON, read until the server closes."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(request)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head, json.loads(body)
+
+
 def test_it_serves_on_a_free_port(server):
     response, body = ask(server, "GET", "/healthz")
     assert (response.status, json.loads(body)) == (200, {"ok": True})
@@ -50,29 +61,19 @@ def test_a_connection_stays_open(server):
 @pytest.mark.parametrize("over", [1, 2**20 + 1, 2**30])
 def test_a_body_over_the_limit_is_a_problem_document_whoever_refuses_it(server, service, over):
     length = service.task.max_report_bytes + over
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        head = [
-            "POST /v1/enrol HTTP/1.1",
-            "Host: x",
-            "Content-Type: application/json",
-            f"Content-Length: {length}",
-        ]
-        connection.sendall("\r\n".join([*head, "", ""]).encode())
-        if over == 1:  # within what waitress reads; the application refuses it
-            connection.sendall(bytes(length))
-        answer = connection.recv(65536)
-    head, _, body = answer.partition(b"\r\n\r\n")
+    lines = ["POST /v1/enrol HTTP/1.1", "Host: x", "Connection: close", "Content-Type: application/json"]
+    request = "\r\n".join([*lines, f"Content-Length: {length}", "", ""]).encode()
+    # one byte over is within what waitress reads, and the application refuses it
+    head, document = exchange(server, request + (bytes(length) if over == 1 else b""))
     assert b" 413 " in head.splitlines()[0]
     assert b"application/problem+json" in head
-    assert json.loads(body)["status"] == 413
+    assert document["status"] == 413
 
 
 def test_a_malformed_request_is_a_problem_document(server):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n")
-        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+    head, document = exchange(server, b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n")
     assert b" 400 " in head.splitlines()[0]
-    assert json.loads(body)["title"] == "Bad Request"
+    assert document["title"] == "Bad Request"
 
 
 def test_a_port_in_use_is_one_clear_line(server):
