@@ -32,6 +32,8 @@ class Vocabulary:
         self.source = source
         size = tokenizer.get_vocab_size()
         self.tokens: tuple[str, ...] = tuple(tokenizer.id_to_token(i) or "" for i in range(size))
+        # Hash of the tokens in order: what a task names and a device checks.
+        self.sha256: str = hashlib.sha256("\n".join(self.tokens).encode()).hexdigest()
         if self.tokens[:4] != SPECIALS:
             raise DataError(
                 f"a vocabulary must begin with {' '.join(SPECIALS)}, got {' '.join(self.tokens[:4])}"
@@ -87,11 +89,6 @@ class Vocabulary:
     def to_bytes(self) -> bytes:
         """The content of `tokenizer.json`; equal vocabularies give equal bytes."""
         return json.dumps(json.loads(self._tokenizer.to_str()), ensure_ascii=False, indent=1).encode()
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the tokens in order: what a task names and a device checks."""
-        return hashlib.sha256("\n".join(self.tokens).encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.tokens)
