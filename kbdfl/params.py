@@ -7,7 +7,6 @@ a hash, so that a device can refuse a vector that was laid out for another model
 import hashlib
 import json
 import os
-import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -63,10 +62,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def save_checkpoint(path: Path, flat: np.ndarray, spec: ParamSpec, metadata: dict) -> None:
     """Write parameters and `metadata` (JSON values) as safetensors; equal content gives equal bytes."""
-    tensors = {name: np.ascontiguousarray(view) for name, view in spec.views(flat).items()}
+    tensors = {name: np.ascontiguousarray(view, np.float32) for name, view in spec.views(flat).items()}
+    document = metadata | {"spec": spec.entries, "sha256": digest(flat)}
     # One metadata key only: safetensors writes several in random order.
-    document = json.dumps(metadata | {"spec": spec.entries, "sha256": digest(flat)}, sort_keys=True)
-    write_atomically(Path(path), save(tensors, metadata={"kbdfl": document}))
+    sealed = json.dumps(document | {"seal": _seal(document)}, sort_keys=True)
+    write_atomically(Path(path), save(tensors, metadata={"kbdfl": sealed}))
 
 
 def load_checkpoint(path: Path) -> tuple[np.ndarray, ParamSpec, dict]:
@@ -74,12 +74,24 @@ def load_checkpoint(path: Path) -> tuple[np.ndarray, ParamSpec, dict]:
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = json.loads((file.metadata() or {})["kbdfl"])
+            seal, sha256 = metadata.pop("seal"), metadata["sha256"]
             spec = ParamSpec(tuple((name, tuple(shape)) for name, shape in metadata["spec"]))
-            flat = np.concatenate([file.get_tensor(name).ravel() for name, _ in spec.entries])
+            tensors = [file.get_tensor(name) for name, _ in spec.entries]
+            flat = np.concatenate([tensor.ravel() for tensor in tensors])
     except FileNotFoundError:
         raise ModelError(f"no checkpoint at {path}") from None
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError, struct.error) as error:
-        raise ModelError(f"{path} is not a kbdfl checkpoint: {str(error).splitlines()[0][:120]}") from None
-    if flat.dtype != np.float32 or digest(flat) != metadata["sha256"]:
+    except (OSError, SafetensorError, AttributeError, KeyError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ModelError(f"{path} is not a kbdfl checkpoint: {reason}") from None
+    if seal != _seal(metadata) or any(
+        tensor.shape != shape for tensor, (_, shape) in zip(tensors, spec.entries, strict=True)
+    ):
+        raise ModelError(f"{path} is damaged: its description does not match the seal it carries")
+    if flat.dtype != np.float32 or digest(flat) != sha256:
         raise ModelError(f"{path} is damaged: its parameters do not match the sha256 it carries")
     return flat, spec, metadata
+
+
+def _seal(document: dict) -> str:
+    """sha256 (hex) of what a checkpoint says about its parameters; they have a hash of their own in it."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
