@@ -5,15 +5,19 @@ name, so that device 17 in round 3 draws the same numbers whichever thread, proc
 """
 
 import hashlib
+from operator import index
 
 import numpy as np
 
 
 def seed_of(seed: int, *name: str | int) -> int:
-    """A 64-bit seed for the stream called `name` under `seed`; equal names give equal seeds."""
+    """A 64-bit seed for the stream called `name` under `seed`; equal names give equal seeds.
+
+    A numpy integer or string names the same stream as Python's; a float names none (TypeError).
+    """
     digest = hashlib.blake2b(digest_size=8)
     for part in (seed, *name):
-        encoded = f"{type(part).__name__}:{part}".encode()
+        encoded = (f"str:{part}" if isinstance(part, str) else f"int:{index(part)}").encode()
         digest.update(len(encoded).to_bytes(4, "little") + encoded)
     return int.from_bytes(digest.digest(), "little")
 
