@@ -24,7 +24,7 @@ def from_table(cls: type[Config], table: Any, *, where: str) -> Config:
     names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     unknown = sorted(table.keys() - set(names))
     if unknown:
-        raise ConfigError(f"{where} has no field {unknown[0]}; its fields are {', '.join(names)}")
+        raise ConfigError(f"{where} has no field {unknown[0]!r:.80}; its fields are {', '.join(names)}")
     values = {}
     for name, value in table.items():
         wanted = get_args(hints[name]) if isinstance(hints[name], UnionType) else (hints[name],)
@@ -32,7 +32,12 @@ def from_table(cls: type[Config], table: Any, *, where: str) -> Config:
         if isinstance(value, bool) != (bool in wanted) or not isinstance(value, accepted):
             expected = " or ".join(kind.__name__ for kind in wanted if kind is not type(None))
             raise ConfigError(f"{where}.{name} must be {expected}, got {value!r}"[:200])
-        values[name] = float(value) if float in wanted and isinstance(value, int) else value
+        values[name] = value
+        if float in wanted and isinstance(value, int):
+            try:
+                values[name] = float(value)
+            except OverflowError:
+                raise ConfigError(f"{where}.{name} must be float, got an integer beyond its range") from None
     return cls(**values)
 
 
@@ -47,8 +52,13 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text("utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}"[:200]) from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # not TOML, not UTF-8, a number of 5,000 digits, a deep nest
+        raise ConfigError(f"{path} is not TOML: {' '.join(str(error).split())}"[:200]) from None
 
 
 def write_toml(document: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,9 @@ class Upload:
 class RunConfig:
     """Everything that decides how a run ends; `config.toml` holds exactly this."""
 
-    settings: Settings = Settings()
-    algorithm: Algorithm = Algorithm()
-    rule: RoundRule = RoundRule()
+    settings: Settings = field(default_factory=Settings)
+    algorithm: Algorithm = field(default_factory=Algorithm)
+    rule: RoundRule = field(default_factory=RoundRule)
 
     def to_toml(self) -> str:
         algorithm = self.algorithm
@@ -95,12 +95,15 @@ class RunConfig:
         """The inverse of `to_toml`. Raises ConfigError."""
         unknown = sorted(document.keys() - {"run", "client", "upload", "server", "round"})
         if unknown:
-            raise ConfigError(f"{where} has an unknown table {unknown[0]}")
+            raise ConfigError(f"{where} has an unknown table {unknown[0]!r:.80}")
         upload = from_table(Upload, document.get("upload", {}), where="upload")
-        server = dict(document.get("server", {}))
-        rule = server.pop("rule", "fedadam")
-        if rule not in SERVER_RULES:
-            raise ConfigError(f"server.rule must be one of {', '.join(SERVER_RULES)}, got {rule!r}")
+        server = document.get("server", {})
+        if not isinstance(server, dict):
+            raise ConfigError(f"server must be a table, got {server!r}"[:200])
+        rule = server.get("rule", "fedadam")
+        if not isinstance(rule, str) or rule not in SERVER_RULES:
+            raise ConfigError(f"server.rule must be one of {', '.join(SERVER_RULES)}, got {rule!r}"[:200])
+        server = {name: value for name, value in server.items() if name != "rule"}
         return cls(
             settings=from_table(Settings, document.get("run", {}), where="run"),
             algorithm=Algorithm(
@@ -188,9 +191,15 @@ class RunFolder:
             )
         folder = cls(base / name)
         try:
-            folder.checkpoints.mkdir(parents=True)
-        except FileExistsError:
+            base.mkdir(parents=True, exist_ok=True)
+            folder.path.mkdir()
+        except FileExistsError as error:
+            if Path(error.filename) != folder.path:
+                raise ConfigError(f"runs go to a folder, but {error.filename} is a file") from None
             raise ConfigError(f"there is a run at {folder.path} already; choose another --name") from None
+        except OSError as error:
+            raise ConfigError(f"no run folder can be made at {folder.path}: {error.strerror}") from None
+        folder.checkpoints.mkdir()
         return folder
 
     def write_config(self, toml: str) -> None:
