@@ -48,7 +48,8 @@ class RoundRule:
     @property
     def selected(self) -> int:
         """How many phones a round selects."""
-        return ceil(self.cohort * self.over_selection)
+        # Rounded first: 10 * 1.1 is 11.000000000000002 in floats and must not select 12.
+        return ceil(round(self.cohort * self.over_selection, 6))
 
     @property
     def enough(self) -> int:
