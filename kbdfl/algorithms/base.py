@@ -33,6 +33,8 @@ class Algorithm:
     max_weight: int = 200
 
     def __post_init__(self) -> None:
+        if not 0 <= self.update_clip_norm < float("inf"):
+            raise ConfigError(f"update_clip_norm must be >= 0 and finite, got {self.update_clip_norm}")
         check_chain(self.transforms)
         if self.max_weight < 1:
             raise ConfigError(f"max_weight must be >= 1, got {self.max_weight}")

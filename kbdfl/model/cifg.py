@@ -85,8 +85,11 @@ def init_params(config: CifgConfig, *, seed: int, word_frequencies: np.ndarray |
     views["bias"][:SPECIAL_TOKENS] = _NEVER
     if word_frequencies is not None:
         expected = (config.vocab - SPECIAL_TOKENS,)
-        if word_frequencies.shape != expected or not (word_frequencies > 0).all():
-            raise ConfigError(f"word_frequencies must be positive and of shape {expected}")
+        if (
+            word_frequencies.shape != expected
+            or not (np.isfinite(word_frequencies) & (word_frequencies > 0)).all()
+        ):
+            raise ConfigError(f"word_frequencies must be positive, finite and of shape {expected}")
         log = np.log(word_frequencies / word_frequencies.sum())
         views["bias"][SPECIAL_TOKENS:] = log - log.mean()
     return flat
