@@ -1,8 +1,12 @@
 """The life of a round as one pure state machine: check_in, report, tick.
 
 Bonawitz et al. 2019, "Towards federated learning at scale", arXiv 1902.01046: phones check in, the first
-`cohort * over_selection` are selected, the round commits once `cohort` of them have reported, or at its deadline
-if at least `min_reports` have, and is abandoned otherwise, which leaves the model untouched.
+`cohort * over_selection` are selected, the round commits once `cohort` of them have reported, or at its
+deadline if at least `min_reports` have, and is abandoned otherwise, which leaves the model untouched. A round
+whose model would not be finite is abandoned too.
+
+The deadline takes effect at the first `tick` after it: until then a late report still counts, but no phone is
+selected any more.
 
 There is no I/O here. The clock comes in as `now`, randomness as a generator, durability as a `Store`; the
 server drives a coordinator with a real clock and SQLite, the simulator drives the very same class with a
@@ -15,13 +19,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kbdfl.assignment import Assignment
-from kbdfl.errors import Conflict, ModelError, TooLarge
+from kbdfl.errors import Conflict, ModelError, TooLarge, WireError
 from kbdfl.params import digest
 from kbdfl.rng import seed_of
 from kbdfl.rounds import RoundResult, Store
 from kbdfl.task import Task
 from kbdfl.transform import accumulate_chain
 from kbdfl.wire import Report, decode_report
+
+LARGEST_LOSS = 1e9  # no model that can still be saved loses more; a sum over any cohort stays a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,10 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """A report was counted (or had been: `duplicate`); `closed` is the round's result if this report ended it."""
+    """A report was counted in `round` (or had been: `duplicate`).
+
+    `closed` is the round's result if this report ended it.
+    """
 
     round: int
     duplicate: bool
@@ -50,7 +59,7 @@ class _OpenRound:
     """What is known of the round in flight; it lives in memory only."""
 
     total: np.ndarray  # sum of weight * delta
-    assigned: dict[str, Assignment]
+    assigned: set[str]
     digests: dict[str, bytes]  # of the counted reports, by device
     waiting: set[str]
     started_s: float | None = None
@@ -76,7 +85,10 @@ class Coordinator:
             raise ModelError(f"the task's model has {size} parameters, got {initial.size}")
         self.round = 0 if saved is None else saved.round + 1
         self.version = 0 if saved is None else saved.version
-        self._server_state = task.algorithm.server.init(size) if saved is None else saved.server_state
+        self._server_state = task.algorithm.server.init(size)
+        if saved is not None:
+            _check_state(saved.server_state, self._server_state)
+            self._server_state = saved.server_state
         self._last_digests: dict[str, bytes] = {}
         self.dropped_last = 0
         self._set_params(initial.copy())
@@ -93,24 +105,21 @@ class Coordinator:
         return len(self._now.digests)
 
     def check_in(self, device: str, now: float) -> Assignment | Wait | Finished:
-        """A phone offers itself. A phone that is already selected gets the same assignment again."""
+        """A phone offers itself. One that is already selected gets the same assignment again, with the time left."""
         if self.phase == "finished":
             return Finished()
-        if device in self._now.assigned and device not in self._now.digests:
-            return self._now.assigned[device]
-        if device in self._now.digests or len(self._now.assigned) >= self.task.rule.selected:
-            self._now.waiting.add(device)
+        open_, started_s = self._now, now if self._now.started_s is None else self._now.started_s
+        left_s = self.task.rule.deadline_s - (now - started_s)
+        full = device not in open_.assigned and len(open_.assigned) >= self.task.rule.selected
+        if full or device in open_.digests or left_s <= 0:
+            if device not in open_.assigned:
+                open_.waiting.add(device)
             return Wait(self.task.rule.pace_s * float(self._random.uniform(0.5, 1.5)))
-        if self._now.started_s is None:
-            self._now.started_s = now
-        self._now.waiting.discard(device)
-        assignment = replace(
-            self._assignment,
-            seed=seed_of(self.task.seed, "round", self.round, "device", device),
-            deadline_s=self.task.rule.deadline_s - (now - self._now.started_s),
-        )
-        self._now.assigned[device] = assignment
-        return assignment
+        open_.started_s = started_s
+        open_.waiting.discard(device)
+        open_.assigned.add(device)
+        seed = seed_of(self.task.seed, "round", self.round, "device", device)
+        return replace(self._assignment, seed=seed, deadline_s=left_s)
 
     def downloaded(self, nbytes: int) -> None:
         """The driver sent `nbytes` of model to a phone."""
@@ -126,8 +135,10 @@ class Coordinator:
         if len(frame) > self.task.max_report_bytes:
             raise TooLarge(f"a report must be at most {self.task.max_report_bytes} bytes, got {len(frame)}")
         fingerprint = hashlib.sha256(frame).digest()
-        if fingerprint in (self._now.digests.get(device), self._last_digests.get(device)):
+        if fingerprint == self._now.digests.get(device):
             return Receipt(self.round, True, None)
+        if fingerprint == self._last_digests.get(device):
+            return Receipt(self.round - 1, True, None)
         report = decode_report(frame, max_bytes=self.task.max_report_bytes)
         self._check(device, report)
         weight = self.task.algorithm.weight(report.examples)
@@ -171,6 +182,10 @@ class Coordinator:
             raise Conflict(f"device {device} was not selected in round {self.round}")
         if device in self._now.digests:
             raise Conflict(f"device {device} has already reported in round {self.round}")
+        if report.train_loss > LARGEST_LOSS:
+            raise WireError(
+                f"train_loss must be at most {LARGEST_LOSS:g} nats a token, got {report.train_loss:g}"
+            )
         if report.model_sha256 != self._assignment.model_sha256 or report.spec_hash != self._assignment.spec:
             raise ModelError("the report was trained on another model than the one of this round")
         if report.upload != self.task.algorithm.upload:
@@ -180,12 +195,16 @@ class Coordinator:
 
     def _close(self, now: float) -> RoundResult:
         open_ = self._now
-        committed = len(open_.digests) >= self.task.rule.enough
         params, state, version = self.params, self._server_state, self.version
+        committed = False
+        if len(open_.digests) >= self.task.rule.enough:
+            # Absurd updates that are legal one by one may still leave float32; the phones would refuse the model.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                mean = open_.total / np.float32(open_.weight)
+                after = self.task.algorithm.server.apply(params, mean, state, round=self.version)
+            committed = all(np.isfinite(array).all() for array in (after[0], *after[1].values()))
         if committed:
-            mean = open_.total / np.float32(open_.weight)
-            params, state = self.task.algorithm.server.apply(params, mean, state, round=self.version)
-            version += 1
+            (params, state), version = after, version + 1
         result = RoundResult(
             round=self.round,
             status="committed" if committed else "abandoned",
@@ -214,7 +233,7 @@ class Coordinator:
         self._sha256 = digest(params)
 
     def _open_round(self) -> None:
-        self._now = _OpenRound(np.zeros(self.params.size, np.float32), {}, {}, set())
+        self._now = _OpenRound(np.zeros(self.params.size, np.float32), set(), {}, set())
         self._assignment = Assignment(
             task=self.task.name,
             round=self.round,
@@ -229,4 +248,13 @@ class Coordinator:
             seed=0,
             deadline_s=self.task.rule.deadline_s,
             max_report_bytes=self.task.max_report_bytes,
+        )
+
+
+def _check_state(saved: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:
+    """Raise ModelError unless a saved server state has the arrays that the task's server rule begins with."""
+    shapes = [{name: array.shape for name, array in state.items()} for state in (saved, fresh)]
+    if shapes[0] != shapes[1]:
+        raise ModelError(
+            f"the server rule keeps {sorted(fresh)}, the store holds {sorted(saved)} of another rule"
         )
