@@ -22,6 +22,10 @@ SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
 IGNORED = -1  # a target that is not learned: unknown words, which a keyboard never offers
 _WORD = r"<(?:email|url|#)>|[\p{L}\p{M}\p{N}]+(?:'[\p{L}\p{M}\p{N}]+)*"
+_PROBE, _PROBE_WORDS = (
+    "Don\u2019t, \uff2fK<#>",
+    ["don't", "ok", "<#>"],
+)  # shows whether a tokenizer has these rules
 
 
 class Vocabulary:
@@ -75,13 +79,23 @@ class Vocabulary:
 
     @classmethod
     def from_bytes(cls, content: bytes, source: str = "unstated") -> "Vocabulary":
-        """Read the content of a `tokenizer.json`. Raises DataError."""
+        """Read the content of a `tokenizer.json`. Raises DataError, also when it splits words by other rules."""
         try:
-            return cls(Tokenizer.from_str(content.decode()), source)
+            vocabulary = cls(Tokenizer.from_str(content.decode()), source)
+            agrees = vocabulary._follows_policy()
         except DataError:
             raise
         except Exception as error:  # the library raises bare Exception for a malformed document
-            raise DataError(f"not a tokenizer.json: {str(error)[:100]}") from None
+            raise DataError(f"not a tokenizer.json: {' '.join(str(error).split())[:100]}") from None
+        if not agrees:
+            raise DataError("the tokenizer.json splits words by other rules than kbdfl's")
+        return vocabulary
+
+    def _follows_policy(self) -> bool:
+        if self._tokenizer.normalizer is None or self._tokenizer.pre_tokenizer is None:
+            return False
+        ids = [BOS, *map(self.id, _PROBE_WORDS), EOS]
+        return self.split(_PROBE) == _PROBE_WORDS and self.encode(_PROBE) == ids
 
     def save(self, path: Path) -> None:
         write_atomically(Path(path), self.to_bytes())
