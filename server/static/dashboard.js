@@ -63,8 +63,8 @@ function layout(more = {}) {
 }
 const config = { displayModeBar: false, responsive: true };
 const line = (name, x, y, shade, more = {}) => ({
-  name, x, y, type: "scatter", mode: x.length < 2 ? "markers" : "lines",
-  line: { color: colour(shade), width: 2.2, ...more.line }, marker: { color: colour(shade), size: 6 },
+  name, x, y, type: "scatter", mode: x.length < 40 ? "lines+markers" : "lines",
+  line: { color: colour(shade), width: 2.2, ...more.line }, marker: { color: colour(shade), size: 5 },
   ...Object.fromEntries(Object.entries(more).filter(([key]) => key !== "line")),
 });
 function smooth(values, span) {
@@ -146,7 +146,9 @@ function showStatus(status) {
   set("phase", finished ? "finished" : "learning");
   set("phase-text", finished
     ? (status.settled ? "All rounds are done; the keyboard has the final model." : "All rounds are done; the last measurement is running.")
-    : `${status.rule.cohort} phones a round, ${percent(status.rule.over_selection - 1, 0)} more invited, ${status.rule.deadline_s} s to report`);
+    : [`${status.rule.cohort} reports a round`,
+      ...(status.rule.over_selection > 1 ? [`${percent(status.rule.over_selection - 1, 0)} more phones invited`] : []),
+      `${status.rule.deadline_s} s to report`].join(" · "));
   set("round", String(done));
   set("rounds", count(status.rounds));
   const last = [...rounds.values()].slice(-21);

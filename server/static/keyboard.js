@@ -179,7 +179,7 @@ async function ask() {
   showSlots(answer.suggestions);
   const model = answer.rounds ? `after ${answer.rounds} rounds, version ${answer.version}` : "before the first round";
   $("about-model").textContent = model;
-  $("top-note").textContent = `suggestions from the server, ${model.split(",")[0]}`;
+  $("top-note").textContent = `server suggestions, ${model.split(",")[0]}`;
   $("about-time").textContent = `${Math.round(performance.now() - began)} ms`;
   if (typedKeys) $("about-saved").textContent = `${savedKeys} of ${savedKeys + typedKeys}`;
   if (model !== describedModel) describe(model);
