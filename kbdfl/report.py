@@ -36,20 +36,14 @@ def finish_run(folder: RunFolder, params: np.ndarray, built: Built, facts: dict[
 
     `facts` as in `kbdfl.run.checkpoint_facts`; params float32 (P,).
     """
-    committed = sum(row["status"] == "committed" for row in folder.rows())
     write_bundle(
         folder.path / "model",
         params=params,
         config=built.task.config,
         vocabulary=built.vocabulary,
         precision="float32",
-        facts={
-            "rounds": committed,
-            "version": facts["version"],
-            "preset": facts["preset"],
-            "data": facts["data"],
-            "vocabulary_source": facts["vocabulary_source"],
-        },
+        facts={name: facts[name] for name in ("version", "preset", "data", "vocabulary_source")}
+        | {"rounds": facts["version"]},
     )
     return write_report(folder)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from kbdfl.cli.common import json_option, seed_option, show
+from kbdfl.cli.common import json_option, show
 
 
 @click.command()
@@ -12,13 +12,11 @@ from kbdfl.cli.common import json_option, seed_option, show
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder of an exported bundle.")
 @click.option("-k", "count", type=click.IntRange(1), default=3, show_default=True, help="How many words.")
 @click.option("--complete", is_flag=True, help="TEXT ends inside a word: suggest how that word goes on.")
-@seed_option
 @json_option
-def predict(text: str, model: Path, count: int, complete: bool, seed: int, as_json: bool) -> None:
+def predict(text: str, model: Path, count: int, complete: bool, as_json: bool) -> None:
     """Suggest the words that may follow TEXT."""
     from kbdfl.export.predictor import Predictor
 
-    del seed  # nothing here is random; every command takes the option
     # Nobody types a closing space on a command line: the last word counts as committed unless told otherwise.
     suggestions = Predictor(model).suggest(text if complete else text + " ", k=count)
     listed = [{"word": s.word, "probability": s.probability} for s in suggestions]

@@ -11,7 +11,7 @@ from kbdfl.model import CifgConfig
 from kbdfl.params import load_checkpoint
 from kbdfl.text import Vocabulary
 
-FACTS = ("preset", "round", "version", "vocabulary_source", "data", "privacy")
+FACTS = ("preset", "version", "vocabulary_source", "data", "privacy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ def read_run(folder: Path) -> RunModel:
     if metadata.get("vocabulary_sha256", vocabulary.sha256) != vocabulary.sha256:
         raise ModelError(f"the vocabulary of {folder} is not the one that {newest.name} was trained with")
     facts = {key: metadata[key] for key in FACTS if key in metadata}
+    if "version" in facts:
+        facts["rounds"] = facts["version"]  # every committed round makes a version, abandoned ones do not
     return RunModel(newest, params, config, vocabulary, facts)
 
 
