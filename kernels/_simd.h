@@ -1,8 +1,8 @@
 /* The elementwise loops of the model, written so that GCC vectorises them at -O3.
  *
- * Each function is compiled several times and the best variant for the processor is picked when the module
- * loads (target_clones), so an installed build needs no -march. `omp simd` (compile-time only, -fopenmp-simd)
- * names the few reductions whose order may change; nothing is compiled with -ffast-math.
+ * Each function is compiled several times (_clones.h), so an installed build needs no -march. `omp simd`
+ * (compile-time only, -fopenmp-simd) names the few reductions whose order may change; nothing is compiled with
+ * -ffast-math.
  *
  * Shapes: n rows (alive sentences), H cells, V words. All arrays are row-major float32.
  */
@@ -13,11 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(KBDFL_NO_CLONES)
-#define KBDFL_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define KBDFL_CLONES
-#endif
+#include "_clones.h"
 
 /* exp(x) to 2 ulp on [-87, 88], clamped outside; NaN stays NaN. Cephes' polynomial after x = n ln2 + f. */
 static inline float kb_exp(float x) {
@@ -121,7 +117,9 @@ KBDFL_CLONES static float kb_softmax_row(int V, float *restrict x, const float *
 }
 
 /* One row of logits (V,) without bias: -log softmax[target] into *loss; returns how many words (ids >= first)
- * score above the target, ties in favour of the smaller id. x becomes logits with bias. */
+ * score above the target, ties in favour of the smaller id. x becomes logits with bias. The comparisons are
+ * written so that a NaN ranks a word last when it is the target and before the target when it is another: a
+ * model that diverged scores badly, never perfectly. */
 KBDFL_CLONES static int kb_rank_row(int V, float *restrict x, const float *restrict bias, int target, int first,
                                     float *restrict loss) {
     float peak = kb_add_bias(V, x, bias), total = 0.0f, own = x[target];
@@ -129,8 +127,8 @@ KBDFL_CLONES static int kb_rank_row(int V, float *restrict x, const float *restr
 #pragma omp simd reduction(+ : total)
     for (int j = 0; j < V; j++) total += kb_exp(x[j] - peak);
     *loss = logf(total) - (own - peak);
-    for (int j = first; j < target; j++) rank += x[j] >= own;
-    for (int j = target > first ? target : first; j < V; j++) rank += x[j] > own;
+    for (int j = first; j < target; j++) rank += !(x[j] < own);
+    for (int j = target + 1 > first ? target + 1 : first; j < V; j++) rank += !(x[j] <= own);
     return rank;
 }
 

@@ -12,7 +12,7 @@ Params = Mapping[str, np.ndarray]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-x))
+    return np.exp(-np.logaddexp(0, -x))  # no overflow at any x
 
 
 def forward(params: Params, inputs: np.ndarray, active: np.ndarray) -> dict[str, np.ndarray]:
@@ -111,6 +111,8 @@ def score(
     words = np.arange(raw.shape[1])
     for i in np.flatnonzero(targets >= 0):
         losses[i] = -log_p[i, targets[i]]
-        above = (raw[i] > raw[i, targets[i]]) | ((raw[i] == raw[i, targets[i]]) & (words < targets[i]))
+        own = raw[i, targets[i]]
+        above = np.where(words < targets[i], ~(raw[i] < own), ~(raw[i] <= own))  # a NaN is never well predicted
+        above[targets[i]] = False
         ranks[i] = (above & (words >= first_word)).sum()
     return losses, ranks
