@@ -1,4 +1,16 @@
-# What must hold of a packed run before a kernel may touch memory by it.
+# What must hold of a model and of packed batches before a kernel may touch memory by them.
+from _cifg cimport Dims, parameter_floats
+
+
+cdef inline object model_error(Dims d, Py_ssize_t size):
+    """None, or the one line that says why `size` parameters are not a model of these dimensions."""
+    if d.V < 1 or d.E < 1 or d.H < 1:
+        return f"vocab, embed and hidden must be >= 1, got {d.V}, {d.E} and {d.H}"
+    if <size_t> size != parameter_floats(d):
+        return f"params must hold {parameter_floats(d)} numbers, got {size}"
+    return None
+
+
 cdef inline object packed_error(
     int V, const int[::1] inputs, const int[::1] targets, const int[::1] active, const int[::1] steps
 ):
@@ -19,6 +31,8 @@ cdef inline object packed_error(
                 return f"active must be >= 1 and never increase within a batch, got {active[step + t]}"
             rows += active[step + t]
         step += steps[k]
-    if step != active.shape[0] or rows != inputs.shape[0]:
+    if step != active.shape[0]:
+        return f"steps must be >= 1 and sum to the length of active ({active.shape[0]}), they sum to {step}"
+    if rows != inputs.shape[0]:
         return f"active must sum to the number of rows ({inputs.shape[0]}), got {rows}"
     return None

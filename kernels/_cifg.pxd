@@ -40,6 +40,12 @@ cdef struct Scratch:  # for N rows
     float *logits  # (HEAD_ROWS,V)
 
 
+cdef inline size_t parameter_floats(Dims d) noexcept nogil:
+    """P, the length of the flat vector."""
+    cdef size_t E = d.E, H = d.H, V = d.V
+    return V * E + E * 3 * H + 3 * H + E * 3 * H + H * E + V
+
+
 cdef inline Params slice_params(Dims d, float *flat) noexcept nogil:
     cdef Params p
     cdef size_t E = d.E, H = d.H, V = d.V

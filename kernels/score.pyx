@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from _checks cimport model_error, packed_error
 from _cifg cimport Dims, Params, Scratch, cifg_forward, head_score, scratch_floats, slice_params, slice_scratch
-from _checks cimport packed_error
+from _packed cimport Capacity, batch_rows, capacity
 
 
 def score(
@@ -14,15 +15,15 @@ def score(
 
     params float32 (P,); inputs, targets, active, steps int32 as in `kbdfl.text.PackedBatches`. Words with ids
     below first_word are never suggested and do not count in a rank. Returns (losses float32 (N,) in nats,
-    ranks int32 (N,)): rank 0 means that the target was the first suggestion; a row whose target is -1 has loss 0
-    and rank -1. Raises ValueError when an index or a length would lead outside an array.
+    ranks int32 (N,)): rank 0 means that the target was the first suggestion, ties go to the smaller id, and
+    where a logit is NaN nothing is well predicted; a row whose target is -1 has loss 0 and rank -1. Raises
+    ValueError when an index or a length would lead outside an array.
     """
     cdef Dims d
     d.V, d.E, d.H = vocab, embed, hidden
-    cdef size_t P = vocab * embed + 7 * embed * hidden + 3 * hidden + vocab
-    if <size_t> params.shape[0] != P:
-        raise ValueError(f"params must hold {P} numbers, got {params.shape[0]}")
-    error = packed_error(vocab, inputs, targets, active, steps)
+    error = model_error(d, params.shape[0]) or packed_error(vocab, inputs, targets, active, steps)
+    if error is None and not 0 <= first_word <= vocab:
+        error = f"first_word must lie in [0, {vocab}], got {first_word}"
     if error is not None:
         raise ValueError(error)
     losses, ranks = np.zeros(inputs.shape[0], np.float32), np.zeros(inputs.shape[0], np.int32)
@@ -30,25 +31,16 @@ def score(
         return losses, ranks
     cdef float[::1] loss_view = losses
     cdef int[::1] rank_view = ranks
-    cdef Py_ssize_t k, t, at = 0, row = 0
-    cdef int N
-    cdef size_t most_rows = 0, most_sentences = 0
-    for k in range(steps.shape[0]):
-        N = 0
-        for t in range(steps[k]):
-            N += active[at + t]
-        most_rows, most_sentences = max(most_rows, <size_t> N), max(most_sentences, <size_t> active[at])
-        at += steps[k]
-    scratch = np.empty(scratch_floats(d, most_rows, most_sentences), np.float32)
+    cdef Capacity most = capacity(active, steps)
+    scratch = np.empty(scratch_floats(d, most.rows, most.sentences), np.float32)
     cdef float[::1] work = scratch
     cdef Params p = slice_params(d, <float *> &params[0])
-    cdef Scratch s = slice_scratch(d, &work[0], most_rows, most_sentences)
-    at = 0
+    cdef Scratch s = slice_scratch(d, &work[0], most.rows, most.sentences)
+    cdef Py_ssize_t k, at = 0, row = 0
+    cdef int N
     with nogil:
         for k in range(steps.shape[0]):
-            N = 0
-            for t in range(steps[k]):
-                N += active[at + t]
+            N = batch_rows(&active[at], steps[k])
             cifg_forward(d, p, s, &inputs[row], &active[at], steps[k], N)
             head_score(d, p, s, &targets[row], N, first_word, &loss_view[row], &rank_view[row])
             row += N

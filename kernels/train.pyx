@@ -4,33 +4,22 @@ Mini-batch SGD with the gradient's global norm clipped (Pascanu et al. 2013, arX
 threads that call this train two phones on two cores.
 """
 
+from cpython.time cimport monotonic
 from libc.math cimport sqrt
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+import threading
+
 import numpy as np
 
+from _checks cimport model_error, packed_error
 from _cifg cimport (
-    Dims, Params, Scratch, cifg_backward, cifg_forward, head_forward_backward, scratch_floats, slice_params,
-    slice_scratch,
+    Dims, Params, Scratch, cifg_backward, cifg_forward, head_forward_backward, parameter_floats, scratch_floats,
+    slice_params, slice_scratch,
 )
-from _checks cimport packed_error
+from _packed cimport Capacity, batch_rows, capacity
 from _simd cimport kb_descend, kb_subtract, kb_sum_squares
-
-
-cdef extern from "time.h" nogil:
-    ctypedef long time_t
-    cdef struct timespec:
-        time_t tv_sec
-        long tv_nsec
-    int timespec_get(timespec *ts, int base)
-    int TIME_UTC
-
-
-cdef inline double now() noexcept nogil:
-    cdef timespec ts
-    timespec_get(&ts, TIME_UTC)
-    return ts.tv_sec + 1e-9 * ts.tv_nsec
 
 
 cdef struct Outcome:
@@ -60,22 +49,21 @@ cdef double batch_gradient(
 
 cdef Outcome run(
     Dims d, float *params, float *gradient, float *scratch, const int *inputs, const int *targets, const int *active,
-    const int *steps, int K, size_t max_rows, size_t max_batch, size_t P, double rate, double clip, double budget_s,
+    const int *steps, int K, Capacity most, double rate, double clip, double budget_s,
 ) noexcept nogil:
     cdef Params p = slice_params(d, params), g = slice_params(d, gradient)
-    cdef Scratch s = slice_scratch(d, scratch, max_rows, max_batch)
+    cdef Scratch s = slice_scratch(d, scratch, most.rows, most.sentences)
+    cdef size_t P = parameter_floats(d)
     cdef Outcome outcome
-    cdef int k, t, N, learned
-    cdef double norm, step, started = now()
+    cdef int k, N, learned
+    cdef double norm, step, started = monotonic()
     outcome.loss = 0.0
     outcome.tokens = 0
     outcome.steps = 0
     for k in range(K):
-        if budget_s > 0 and now() - started > budget_s:
+        if budget_s > 0 and monotonic() - started > budget_s:
             break
-        N = 0
-        for t in range(steps[k]):
-            N += active[t]
+        N = batch_rows(active, steps[k])
         learned = count_learned(targets, N)
         if learned > 0:
             outcome.loss += batch_gradient(d, p, g, s, inputs, targets, active, steps[k], N, learned)
@@ -93,30 +81,24 @@ cdef Outcome run(
     return outcome
 
 
-cdef tuple capacity(const int[::1] active, const int[::1] steps):
-    """(rows, sentences) of the largest batch."""
-    cdef Py_ssize_t k, t, at = 0
-    cdef size_t rows, most_rows = 0, most_sentences = 0
-    for k in range(steps.shape[0]):
-        rows = 0
-        for t in range(steps[k]):
-            rows += active[at + t]
-        most_rows = max(most_rows, rows)
-        most_sentences = max(most_sentences, <size_t> active[at])
-        at += steps[k]
-    return most_rows, most_sentences
-
-
-def parameter_count(vocab: int, embed: int, hidden: int) -> int:
-    """P for V words, E embedding, H cells."""
-    return vocab * embed + 6 * embed * hidden + 3 * hidden + hidden * embed + vocab
-
-
-def scratch_bytes(vocab: int, embed: int, hidden: int, *, rows: int, sentences: int) -> int:
-    """Bytes that a local run needs beside the parameters it received: working copy, gradient and activations."""
+cdef Dims dims_of(int vocab, int embed, int hidden) noexcept nogil:
     cdef Dims d
     d.V, d.E, d.H = vocab, embed, hidden
-    return 4 * (2 * parameter_count(vocab, embed, hidden) + scratch_floats(d, rows, sentences))
+    return d
+
+
+def parameter_count(int vocab, int embed, int hidden) -> int:
+    """P for V words, E embedding, H cells."""
+    return parameter_floats(dims_of(vocab, embed, hidden))
+
+
+def scratch_bytes(int vocab, int embed, int hidden, *, size_t rows, size_t sentences) -> int:
+    """Bytes that a local run needs beside the parameters it received: delta, gradient and activations.
+
+    rows and sentences are those of the largest batch.
+    """
+    cdef Dims d = dims_of(vocab, embed, hidden)
+    return sizeof(float) * (2 * parameter_floats(d) + scratch_floats(d, rows, sentences))
 
 
 cdef class Workspace:
@@ -127,12 +109,12 @@ cdef class Workspace:
 
     cdef float *memory
     cdef size_t floats
-    cdef bint busy
+    cdef object lock  # held by the run in progress
 
     def __cinit__(self):
         self.memory = NULL
         self.floats = 0
-        self.busy = False
+        self.lock = threading.Lock()
 
     def __dealloc__(self):
         free(self.memory)
@@ -143,14 +125,14 @@ cdef class Workspace:
             self.floats = 0
             self.memory = <float *> malloc(floats * sizeof(float))
             if self.memory == NULL:
-                raise MemoryError(f"a local run needs {4 * floats} bytes of scratch memory")
+                raise MemoryError(f"a local run needs {floats * sizeof(float)} bytes of scratch memory")
             self.floats = floats
         return 0
 
     @property
     def bytes(self) -> int:
         """Bytes held now."""
-        return 4 * self.floats
+        return self.floats * sizeof(float)
 
 
 def local_sgd(
@@ -164,40 +146,34 @@ def local_sgd(
     Each step follows the gradient of the batch's mean loss per learned target; clip_norm > 0 bounds its global
     L2 norm. With time_budget_s > 0 the run stops before the first batch that would begin after that many
     seconds. Returns (delta float32 (P,) = trained - received, summed loss, learned targets, steps done).
-    Raises ValueError when an index or a length would lead outside an array.
+    Raises ValueError when an index or a length would lead outside an array, or the workspace is in use.
     """
-    cdef Dims d
-    d.V, d.E, d.H = vocab, embed, hidden
-    cdef size_t P = parameter_count(vocab, embed, hidden)
-    if <size_t> params.shape[0] != P:
-        raise ValueError(f"params must hold {P} numbers, got {params.shape[0]}")
-    error = packed_error(vocab, inputs, targets, active, steps)
+    cdef Dims d = dims_of(vocab, embed, hidden)
+    error = model_error(d, params.shape[0]) or packed_error(vocab, inputs, targets, active, steps)
     if error is not None:
         raise ValueError(error)
+    cdef size_t P = parameter_floats(d)
+    cdef Capacity most = capacity(active, steps)
+    if most.rows == 0:
+        return np.zeros(P, np.float32), 0.0, 0, 0
     delta = np.empty(P, np.float32)
     cdef float[::1] out = delta
     cdef Outcome outcome
-    cdef size_t rows, sentences
-    rows, sentences = capacity(active, steps)
-    if rows == 0:
-        delta[:] = 0
-        return delta, 0.0, 0, 0
     if workspace is None:
         workspace = Workspace()
-    if workspace.busy:
-        raise ValueError("a Workspace serves one thread at a time")
-    workspace.busy = True
+    if not workspace.lock.acquire(False):
+        raise ValueError("a Workspace must serve one run at a time, this one is in use")
     try:
-        workspace.reserve(P + scratch_floats(d, rows, sentences))
+        workspace.reserve(P + scratch_floats(d, most.rows, most.sentences))
         with nogil:
             memcpy(&out[0], &params[0], P * sizeof(float))
             outcome = run(
                 d, &out[0], workspace.memory, workspace.memory + P, &inputs[0], &targets[0], &active[0], &steps[0],
-                <int> steps.shape[0], rows, sentences, P, learning_rate, clip_norm, time_budget_s,
+                <int> steps.shape[0], most, learning_rate, clip_norm, time_budget_s,
             )
             kb_subtract(P, &out[0], &params[0], &out[0])
     finally:
-        workspace.busy = False
+        workspace.lock.release()
     return delta, outcome.loss, outcome.tokens, outcome.steps
 
 
@@ -205,18 +181,17 @@ def gradient(
     const float[::1] params, *, int vocab, int embed, int hidden,
     const int[::1] inputs, const int[::1] targets, const int[::1] active,
 ):
-    """The gradient float32 (P,) of one packed batch's mean loss, and that mean loss."""
-    cdef Dims d
-    d.V, d.E, d.H = vocab, embed, hidden
-    cdef size_t P = parameter_count(vocab, embed, hidden)
-    cdef int T = active.shape[0], N = inputs.shape[0], learned
-    steps = np.array([T], np.int32)
-    if <size_t> params.shape[0] != P:
-        raise ValueError(f"params must hold {P} numbers, got {params.shape[0]}")
-    error = packed_error(vocab, inputs, targets, active, steps)
+    """The gradient float32 (P,) of one packed batch's mean loss, and that mean loss.
+
+    Arrays as in `local_sgd`; active is the batch's own. Raises ValueError as `local_sgd` does.
+    """
+    cdef Dims d = dims_of(vocab, embed, hidden)
+    steps = np.array([active.shape[0]], np.int32)
+    error = model_error(d, params.shape[0]) or packed_error(vocab, inputs, targets, active, steps)
     if error is not None:
         raise ValueError(error)
-    result = np.empty(P, np.float32)
+    cdef int T = active.shape[0], N = inputs.shape[0], learned
+    result = np.empty(parameter_floats(d), np.float32)
     scratch = np.empty(scratch_floats(d, N, active[0]), np.float32)
     cdef float[::1] out = result, work = scratch
     cdef double loss
