@@ -19,7 +19,7 @@ from kbdfl.errors import DataError, KbdflError
 from kbdfl.kernels.train import Workspace
 from kbdfl.metrics import recall
 from kbdfl.rng import stream
-from kbdfl.rounds import MemoryStore, RoundResult
+from kbdfl.rounds import MemoryStore, RoundResult, metrics_row
 from kbdfl.run import Built, RunConfig
 from kbdfl.text import PackedBatches
 from kbdfl.wire import decode_model, encode_model
@@ -131,9 +131,8 @@ class Simulation:
 
     def _row(self, result: RoundResult, *, wall_s: float) -> dict:
         every = self._config.settings.evaluate_every
-        due = result.status == "committed" and (
-            result.version % every == 0 or self.coordinator.phase == "finished"
-        )
+        finished = self.coordinator.phase == "finished"
+        due = finished or (result.status == "committed" and result.version % every == 0)
         measured = recall(self.coordinator.params, self._built.task.config, self._held_out) if due else {}
         return metrics_row(result, measured, wall_s=wall_s, virtual_s=result.ended_s)
 
@@ -141,25 +140,3 @@ class Simulation:
 def has_known_word(sentences: list[list[int]]) -> bool:
     """Whether a phone's log holds any word that a model could learn."""
     return any(token > 3 for sentence in sentences for token in sentence)
-
-
-def metrics_row(
-    result: RoundResult, measured: dict[str, float], *, wall_s: float, virtual_s: float | None
-) -> dict:
-    """A line of metrics.jsonl."""
-    return {
-        "round": result.round,
-        "status": result.status,
-        "version": result.version,
-        "reports": result.reports,
-        "dropped": result.dropped,
-        "tokens": result.tokens,
-        "train_loss": result.train_loss,
-        "recall_top1": measured.get("recall_top1"),
-        "recall_top3": measured.get("recall_top3"),
-        "uplink_bytes": result.uplink_bytes,
-        "downlink_bytes": result.downlink_bytes,
-        "wall_s": round(wall_s, 3),
-        "virtual_s": virtual_s,
-        "epsilon": None,
-    }

@@ -1,6 +1,8 @@
 """What a closed round leaves behind, and the store that keeps it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +27,36 @@ class RoundResult:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def metrics_row(
+    result: RoundResult,
+    recall: Mapping[str, float] = MappingProxyType({}),
+    *,
+    wall_s: float,
+    virtual_s: float | None = None,
+) -> dict[str, Any]:
+    """A closed round as one line of metrics.jsonl.
+
+    `recall` has recall_top1 and recall_top3 once they are measured; `wall_s` are the run's seconds so far,
+    `virtual_s` the simulated ones; `epsilon` is null because no privacy is claimed.
+    """
+    return {
+        "round": result.round,
+        "status": result.status,
+        "version": result.version,
+        "reports": result.reports,
+        "dropped": result.dropped,
+        "tokens": result.tokens,
+        "train_loss": result.train_loss,
+        "recall_top1": recall.get("recall_top1"),
+        "recall_top3": recall.get("recall_top3"),
+        "uplink_bytes": result.uplink_bytes,
+        "downlink_bytes": result.downlink_bytes,
+        "wall_s": round(wall_s, 3),
+        "virtual_s": virtual_s,
+        "epsilon": None,
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,32 +18,9 @@ from safetensors.numpy import load_file, save
 
 from kbdfl.errors import ConfigError, ModelError
 from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, write_atomically
-from kbdfl.rounds import RoundResult, Saved
+from kbdfl.rounds import RoundResult, Saved, metrics_row
 
 SCHEMA = Path(__file__).with_name("schema.sql")
-
-
-def metrics_row(result: RoundResult, *, wall_s: float) -> dict[str, Any]:
-    """A closed round as one line of metrics.jsonl; recalls are filled in when they have been measured.
-
-    `wall_s` are the seconds of serving so far, restarts left out.
-    """
-    return {
-        "round": result.round,
-        "status": result.status,
-        "version": result.version,
-        "reports": result.reports,
-        "dropped": result.dropped,
-        "tokens": result.tokens,
-        "train_loss": result.train_loss,
-        "recall_top1": None,
-        "recall_top3": None,
-        "uplink_bytes": result.uplink_bytes,
-        "downlink_bytes": result.downlink_bytes,
-        "wall_s": round(wall_s, 3),
-        "virtual_s": None,
-        "epsilon": None,
-    }
 
 
 class SqliteStore:

@@ -61,6 +61,8 @@ def demo(
     from kbdfl.report import write_report
     from kbdfl.run import RunFolder
 
+    # A terminated demo ends as an interrupted one does, so that its server does not outlive it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     started = time.perf_counter()
     config = _config(quick, rounds, seed)
     settings = config.settings
