@@ -4,13 +4,15 @@ The runtime believes nothing that the server says of the model: shape, layout, v
 against what arrived before a single word is read.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from kbdfl.algorithms.base import chain
 from kbdfl.assignment import Assignment
-from kbdfl.errors import DataError, KbdflError, ModelError
+from kbdfl.coordinator import LARGEST_LOSS
+from kbdfl.errors import ConfigError, DataError, KbdflError, ModelError
 from kbdfl.kernels.train import Workspace, local_sgd, scratch_bytes
 from kbdfl.params import digest
 from kbdfl.rng import stream
@@ -18,9 +20,19 @@ from kbdfl.text import PackedBatches, Vocabulary, training_batches
 from kbdfl.transform import encode_chain
 from kbdfl.wire import encode_report
 
+BYTES_PER_WORD = 8  # an input and a target
 
-class OverBudget(KbdflError):
-    """The assignment does not fit the phone; it takes no part in the round."""
+
+class Declined(KbdflError):
+    """The phone takes no part in the round, for a reason of its own."""
+
+
+class OverBudget(Declined):
+    """The assignment does not fit the phone."""
+
+
+class Diverged(Declined):
+    """Training left the numbers that a report can carry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,12 @@ class Budget:
 
     memory_bytes: int = 256 << 20
     time_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes < 1:
+            raise ConfigError(f"memory_bytes must be >= 1, got {self.memory_bytes}")
+        if not 0 <= self.time_s < float("inf"):
+            raise ConfigError(f"time_s must be >= 0 and finite, got {self.time_s}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +77,25 @@ def check_model(assignment: Assignment, params: np.ndarray, vocabulary: Vocabula
         raise ModelError("the model that arrived does not have the sha256 that the assignment names")
 
 
-def prepare(assignment: Assignment, sentences: list[list[int]]) -> LocalRun:
-    """Draw this round's messages and pack them. Raises DataError when there is nothing to learn from."""
+def prepare(
+    assignment: Assignment, sentences: Sequence[Sequence[int]], *, budget: Budget | None = None
+) -> LocalRun:
+    """Draw this round's messages and pack them.
+
+    Raises DataError when there is nothing to learn from, OverBudget when the batches alone would not fit: the
+    number of epochs is the server's word.
+    """
+    budget = budget or Budget()
     random = stream(assignment.seed, "batches")
     rule = assignment.client
     if len(sentences) > rule.max_messages:
         chosen = random.choice(len(sentences), rule.max_messages, replace=False)
         sentences = [sentences[i] for i in chosen]
+    words = rule.epochs * sum(min(len(sentence) - 2, rule.max_words) for sentence in sentences)
+    if BYTES_PER_WORD * words > budget.memory_bytes:
+        raise OverBudget(
+            f"the batches need {BYTES_PER_WORD * words} bytes of memory, this phone allows {budget.memory_bytes}"
+        )
     batches = training_batches(
         sentences, batch_size=rule.batch_size, epochs=rule.epochs, max_words=rule.max_words, random=random
     )
@@ -75,12 +105,15 @@ def prepare(assignment: Assignment, sentences: list[list[int]]) -> LocalRun:
 
 
 def memory_needed(assignment: Assignment, run: LocalRun) -> int:
-    """Bytes of the received model, its delta, the kernel's scratch and the batches."""
+    """Bytes of the received model, the kernel's memory (the delta included), the report and the batches.
+
+    A report takes as much as the model at most, when it is float32.
+    """
     c, b = assignment.config, run.batches
     starts = np.concatenate([[0], np.cumsum(b.steps)[:-1]])
     rows = int(np.add.reduceat(b.active, starts).max())
-    scratch = scratch_bytes(c.vocab, c.embed, c.hidden, rows=rows, sentences=int(b.active[starts].max()))
-    return scratch + 8 * c.spec.size + sum(array.nbytes for array in (b.inputs, b.targets, b.active, b.steps))
+    scratch = scratch_bytes(**c.dims, rows=rows, sentences=int(b.active[starts].max()))
+    return scratch + 8 * c.spec.size + sum(array.nbytes for array in b.arrays.values())
 
 
 def train(
@@ -94,7 +127,8 @@ def train(
 ) -> bytes:
     """Train `params` float32 (P,), already checked, on `run`; the report frame to send home.
 
-    Raises OverBudget when it does not fit the phone or the frame would be larger than the server reads.
+    Raises OverBudget when it does not fit the phone or the frame would be larger than the server reads, Diverged
+    when the delta or the loss cannot be reported.
     """
     budget = budget or Budget()
     needed = memory_needed(assignment, run)
@@ -103,13 +137,8 @@ def train(
     config, rule, batches = assignment.config, assignment.client, run.batches
     delta, loss, tokens, steps = local_sgd(
         params,
-        vocab=config.vocab,
-        embed=config.embed,
-        hidden=config.hidden,
-        inputs=batches.inputs,
-        targets=batches.targets,
-        active=batches.active,
-        steps=batches.steps,
+        **config.dims,
+        **batches.arrays,
         learning_rate=rule.learning_rate,
         clip_norm=rule.clip_norm,
         time_budget_s=budget.time_s,
@@ -117,9 +146,17 @@ def train(
     )
     if tokens == 0:
         raise OverBudget(f"no batch could be trained within {budget.time_s} s")
+    # Written so that a NaN fails it.
+    if not loss / tokens <= LARGEST_LOSS:
+        raise Diverged(f"training diverged: it lost {loss / tokens:.3g} nats a word")
     # Partial work counts for its share of the messages.
     examples = max(1, round(run.examples * min(1.0, steps / len(batches.steps))))
-    update = encode_chain(chain(assignment.upload, assignment.update_clip_norm), delta, seed=assignment.seed)
+    try:
+        update = encode_chain(
+            chain(assignment.upload, assignment.update_clip_norm), delta, seed=assignment.seed
+        )
+    except ModelError as error:
+        raise Diverged(str(error)) from None
     frame = encode_report(
         update,
         task=assignment.task,

@@ -29,13 +29,8 @@ def recall(params: np.ndarray, config: CifgConfig, batches: PackedBatches) -> di
     """
     _, ranks = score(
         params,
-        vocab=config.vocab,
-        embed=config.embed,
-        hidden=config.hidden,
-        inputs=batches.inputs,
-        targets=batches.targets,
-        active=batches.active,
-        steps=batches.steps,
+        **config.dims,
+        **batches.arrays,
         first_word=SPECIAL_TOKENS,
     )
     known = ranks[ranks >= 0]

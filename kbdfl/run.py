@@ -156,9 +156,8 @@ def build_task(config: RunConfig, *, training_texts: Iterable[str] = (), name: s
 
 def checkpoint_facts(config: RunConfig, built: Built, *, round: int, version: int) -> dict[str, Any]:
     """The metadata of a checkpoint: enough to export it without the rest of the run."""
-    shape = built.task.config
     return {
-        "config": {"vocab": shape.vocab, "embed": shape.embed, "hidden": shape.hidden},
+        "config": built.task.config.dims,
         "preset": config.settings.preset,
         "round": round,
         "version": version,

@@ -184,6 +184,11 @@ class PackedBatches:
     steps: np.ndarray
 
     @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The four arrays by name, as the kernels take them."""
+        return {"inputs": self.inputs, "targets": self.targets, "active": self.active, "steps": self.steps}
+
+    @property
     def tokens(self) -> int:
         """How many targets are learned."""
         return int((self.targets != IGNORED).sum())

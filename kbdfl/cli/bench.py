@@ -89,13 +89,8 @@ def _ours(config: Any, params: Any, tokens: Any) -> Callable[[], object]:
     workspace = Workspace()
     return lambda: local_sgd(
         params,
-        vocab=config.vocab,
-        embed=config.embed,
-        hidden=config.hidden,
-        inputs=batches.inputs,
-        targets=batches.targets,
-        active=batches.active,
-        steps=batches.steps,
+        **config.dims,
+        **batches.arrays,
         learning_rate=LEARNING_RATE,
         workspace=workspace,
     )

@@ -38,6 +38,11 @@ class CifgConfig:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
 
     @property
+    def dims(self) -> dict[str, int]:
+        """vocab, embed and hidden as the kernels take them."""
+        return {"vocab": self.vocab, "embed": self.embed, "hidden": self.hidden}
+
+    @property
     def spec(self) -> ParamSpec:
         """emb (V,E) · wx (E,3H) · bg (3H,) · wh (E,3H) · wp (H,E) · bias (V,); gates in the order g, f, o."""
         v, e, h = self.vocab, self.embed, self.hidden
