@@ -1,6 +1,7 @@
 """A phone's typing log: what its user committed, bounded in number, bytes and age, and gone when it expires."""
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,9 @@ class TypingLog:
         self._bytes = 0
         self._encoded: tuple[str, list[list[int]]] | None = None
         if path is not None and path.exists():
-            self.extend(list(read_messages(path)))
+            self._append(read_messages(path))
+            if self._forget(self._newest()):
+                self._changed()
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -47,20 +50,24 @@ class TypingLog:
     def messages(self) -> tuple[Message, ...]:
         return tuple(self._messages)
 
-    def extend(self, messages: list[Message]) -> None:
-        """Add newer messages; what no longer fits the bounds is forgotten, oldest first."""
-        for message in messages:
-            self._messages.append(message)
-            self._bytes += len(message.text.encode())
-        times = [message.time for message in messages if message.time is not None]
-        self._forget(max(times) if times else None)
+    def extend(self, messages: Iterable[Message]) -> None:
+        """Add newer messages; what no longer fits the bounds is forgotten, oldest first.
+
+        Age counts from the newest message. One without a time has no age.
+        """
+        before = len(self._messages)
+        self._append(messages)
+        if len(self._messages) > before:
+            self._forget(self._newest())
+            self._changed()
 
     def expire(self, now: float) -> None:
         """Forget what is older than `max_age_s` at `now` (unix seconds)."""
-        self._forget(now)
+        if self._forget(now):
+            self._changed()
 
     def sentences(self, vocabulary: Vocabulary) -> list[list[int]]:
-        """Token ids of every message that has at least one word; encoded once a vocabulary."""
+        """Token ids of every message that has at least one word, to be read only; encoded once a vocabulary."""
         if self._encoded is None or self._encoded[0] != vocabulary.sha256:
             encoded = vocabulary.encode_many(message.text for message in self._messages)
             self._encoded = (vocabulary.sha256, [ids for ids in encoded if len(ids) > 2])
@@ -69,26 +76,34 @@ class TypingLog:
     def clear(self) -> None:
         """Forget everything, on disk too."""
         self._messages.clear()
+        self._bytes = 0
         self._changed()
 
-    def _forget(self, now: float | None) -> None:
-        bounds = self.retention
+    def _append(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self._messages.append(message)
+            self._bytes += len(message.text.encode())
+
+    def _newest(self) -> float | None:
+        return max((message.time for message in self._messages if message.time is not None), default=None)
+
+    def _forget(self, now: float | None) -> bool:
+        """Whether anything had to go."""
+        bounds, before = self.retention, len(self._messages)
+        if now is not None:
+            # Clocks jump and some messages have no time, so the old ones need not stand first.
+            fresh = [m for m in self._messages if m.time is None or now - m.time <= bounds.max_age_s]
+            if len(fresh) < before:
+                self._messages = deque(fresh)
+                self._bytes = sum(len(message.text.encode()) for message in fresh)
         while self._messages and (
-            len(self._messages) > bounds.max_messages
-            or self._bytes > bounds.max_bytes
-            or (
-                now is not None
-                and (oldest := self._messages[0].time) is not None
-                and now - oldest > bounds.max_age_s
-            )
+            len(self._messages) > bounds.max_messages or self._bytes > bounds.max_bytes
         ):
             self._bytes -= len(self._messages.popleft().text.encode())
-        self._changed()
+        return len(self._messages) < before
 
     def _changed(self) -> None:
         self._encoded = None
-        if not self._messages:
-            self._bytes = 0
         if self._path is not None:
             if self._messages:
                 write_messages(self._path, self._messages)
