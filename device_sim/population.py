@@ -9,10 +9,16 @@ from kbdfl.rng import stream
 from kbdfl.text import Vocabulary
 
 HELD_OUT_MESSAGES = 200  # of one held-out user, so that no one of them is the measurement
+MOST_DEVICES = 10_000_000  # names alone take a gigabyte there
 
 
 def open_logs(spec: str, *, seed: int, devices: int) -> Source:
-    """The source called `spec`, with users enough for `devices` phones and some held out where it is generated."""
+    """The source called `spec`, with users enough for `devices` phones and some held out where it is generated.
+
+    Raises ConfigError or DataError.
+    """
+    if not 0 <= devices <= MOST_DEVICES:
+        raise ConfigError(f"devices must lie in [0, {MOST_DEVICES}], got {devices}")
     if spec != "personas":
         return open_source(spec, seed=seed)
     return open_source(spec, seed=seed, users=(devices or 1_000) * 4 // 3 + 60)
@@ -21,7 +27,8 @@ def open_logs(spec: str, *, seed: int, devices: int) -> Source:
 class Population:
     """The training users of a source, a phone each; a phone's log is filled when it is first asked for.
 
-    Raises DataError when the source has fewer training users than `devices` (0 = take all).
+    Raises DataError when the source has no training users, ConfigError when they are fewer than `devices`
+    (0 = take all).
     """
 
     def __init__(self, source: Source, *, devices: int = 0, retention: Retention | None = None) -> None:

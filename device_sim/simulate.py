@@ -9,13 +9,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
+from math import inf, nextafter
 
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.population import Population
-from kbdfl.device_sim.runtime import LocalRun, OverBudget, check_model, prepare, train
+from kbdfl.device_sim.runtime import Declined, LocalRun, check_model, prepare, train
 from kbdfl.engines import ThreadEngine
-from kbdfl.errors import DataError, KbdflError
+from kbdfl.errors import ConfigError, DataError
 from kbdfl.kernels.train import Workspace
 from kbdfl.metrics import recall
 from kbdfl.rng import stream
@@ -51,6 +53,10 @@ class Simulation:
         held_out: PackedBatches,
     ) -> None:
         settings = config.settings
+        if config.rule.enough > len(population):
+            raise ConfigError(
+                f"cohort must be at most the {len(population)} phones that take part, got {config.rule.enough}"
+            )
         self._config, self._built, self._population, self._held_out = config, built, population, held_out
         self._workers = workers
         self._random = stream(settings.seed, "fleet")
@@ -76,22 +82,25 @@ class Simulation:
         params, _, _ = decode_model(model, max_bytes=len(model))
         if jobs:
             check_model(jobs[0].assignment, params, self._built.vocabulary)
-        in_time = [job for job in jobs if job.arrival_s - opened < rule.deadline_s][: rule.cohort]
+        in_time = iter([job for job in jobs if job.arrival_s - opened < rule.deadline_s])
 
         def work(job: Job) -> bytes | None:
             try:
                 return train(job.assignment, params, job.run, device=job.device, workspace=self._workspace())
-            except OverBudget:
+            except Declined:
                 return None
 
-        for job, frame in zip(in_time, engine.map(work, in_time), strict=True):
-            if frame is None:
-                continue
-            self._now = job.arrival_s
-            closed = c.report(job.device, frame, self._now).closed
-            if closed is not None:
-                return closed
-        self._now = opened + rule.deadline_s
+        # As many at a time as the round still wants: one more for every phone that declined.
+        while batch := list(islice(in_time, rule.cohort - c.reports)):
+            for job, frame in zip(batch, engine.map(work, batch), strict=True):
+                if frame is None:
+                    continue
+                self._now = job.arrival_s
+                closed = c.report(job.device, frame, self._now).closed
+                if closed is not None:
+                    return closed
+        # One step of float64 later: (opened + deadline) - opened is often a little less than the deadline.
+        self._now = nextafter(opened + rule.deadline_s, inf)
         closed = c.tick(self._now)
         if closed is None:
             raise DataError("no phone could be selected: none has a log with words that the model knows")
@@ -118,7 +127,7 @@ class Simulation:
                 continue
             try:
                 run = prepare(assignment, sentences)
-            except KbdflError:
+            except (Declined, DataError):
                 continue
             seconds = (model_bytes + model_bytes / 4) / BYTES_PER_S + run.batches.tokens / TOKENS_PER_S
             jobs.append(Job(device, assignment, run, now + seconds))
