@@ -12,7 +12,7 @@ import urllib3
 
 from kbdfl import identity
 from kbdfl.assignment import Assignment
-from kbdfl.device_sim.runtime import Budget, OverBudget, check_model, prepare, train
+from kbdfl.device_sim.runtime import Budget, Declined, check_model, prepare, train
 from kbdfl.device_sim.store import TypingLog
 from kbdfl.errors import Conflict, DataError, ServerUnavailable, WireError
 from kbdfl.kernels.train import Workspace
@@ -23,7 +23,9 @@ from kbdfl.wire import decode_model
 _RETRY = urllib3.Retry(
     total=5, backoff_factor=0.1, status_forcelist=(502, 503, 504), allowed_methods=None, raise_on_status=False
 )
-_MAX_JSON_BYTES = 1 << 20
+_MAX_JSON_BYTES = 1 << 26  # the rounds of a long run are some megabytes
+_BACK_S = 1.0  # until a phone that is out of a round asks for the next one
+_LONGEST_WAIT_S = 3_600.0
 
 
 class ServerClient:
@@ -85,18 +87,29 @@ class ServerClient:
 
 
 def _json(data: bytes, path: str) -> Any:
+    if len(data) > _MAX_JSON_BYTES:
+        raise ServerUnavailable(
+            f"the answer to {path} must be at most {_MAX_JSON_BYTES} bytes, got {len(data)}"
+        )
     try:
-        return json.loads(data[:_MAX_JSON_BYTES])
-    except ValueError:
+        return json.loads(data)
+    except (ValueError, RecursionError):
         raise ServerUnavailable(f"the answer to {path} is not JSON; is this a kbdfl server?") from None
 
 
 def _detail(response: urllib3.BaseHTTPResponse) -> str:
     try:
-        problem = json.loads(response.data[:_MAX_JSON_BYTES])
+        problem = json.loads(response.data[:4_096])
         return str(problem["detail"])[:300]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return response.reason or "no reason given"
+
+
+def _seconds(value: Any) -> float:
+    """How long a server asks a phone to wait."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LONGEST_WAIT_S:
+        raise WireError(f"retry_after_s must lie in [0, {_LONGEST_WAIT_S:.0f}], got {value!r}"[:200])
+    return float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +124,11 @@ class Cycle:
 
 
 class Phone:
-    """One enrolled phone with its key and its log."""
+    """One enrolled phone with its key and its log.
+
+    A phone that vanished from a round, or could not take its part, stays out of that round: asked again before
+    it ends, the server would hand it the same assignment.
+    """
 
     def __init__(
         self, client: ServerClient, log: TypingLog, vocabulary: Vocabulary, *, budget: Budget | None = None
@@ -119,6 +136,7 @@ class Phone:
         self._client, self._log, self._vocabulary = client, log, vocabulary
         self._budget = budget or Budget()
         self._key = identity.generate_key()
+        self._out_of: tuple[str, int] | None = None  # task and round
         self.device = client.enrol(identity.public_key(self._key))
 
     def cycle(self, *, workspace: Workspace, drops: Callable[[Assignment], bool] = lambda _: False) -> Cycle:
@@ -131,25 +149,30 @@ class Phone:
         if status == "finished":
             return Cycle("finished")
         if status == "wait":
-            return Cycle("wait", retry_after_s=max(0.0, float(answer.get("retry_after_s", 1.0))))
+            return Cycle("wait", retry_after_s=_seconds(answer.get("retry_after_s")))
         if status != "assigned":
             raise WireError(
                 f"a check-in must be answered by assigned, wait or finished, got {status!r}"[:200]
             )
         assignment = Assignment.from_json(answer)
+        this_round = (assignment.task, assignment.round)
+        if self._out_of == this_round:
+            return Cycle("wait", retry_after_s=_BACK_S)
         try:
             params, downlink = self._fetch(assignment)
         except Conflict as late:  # the round closed and its model is no longer served
             return Cycle("late", detail=str(late))
         if drops(assignment):
+            self._out_of = this_round
             return Cycle("dropped", downlink_bytes=downlink)
         try:
             check_model(assignment, params, self._vocabulary)
-            run = prepare(assignment, self._log.sentences(self._vocabulary))
+            run = prepare(assignment, self._log.sentences(self._vocabulary), budget=self._budget)
             frame = train(
                 assignment, params, run, device=self.device, budget=self._budget, workspace=workspace
             )
-        except (OverBudget, DataError) as reason:
+        except (Declined, DataError) as reason:
+            self._out_of = this_round
             return Cycle("declined", downlink_bytes=downlink, detail=str(reason))
         try:
             self._client.signed(

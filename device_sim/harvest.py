@@ -1,22 +1,58 @@
-"""Fetch what a finished run leaves behind from its server, into a run folder of one's own."""
+"""Fetch what a finished run leaves behind from its server, into a run folder of one's own.
 
-import hashlib
+A server is believed no further than its answers can be checked: fields that others build on are looked at here,
+and no name that it gives becomes a path.
+"""
+
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from kbdfl.device_sim.agent import ServerClient
 from kbdfl.errors import ModelError, ServerUnavailable
+from kbdfl.export.bundle import FILES, MANIFEST, load_bundle
 from kbdfl.params import load_checkpoint, write_atomically
-from kbdfl.run import RunFolder
+from kbdfl.run import RunConfig, RunFolder
+
+NUMBER = (int, float)
+SOME_NUMBER = (int, float, type(None))
+ROW = {
+    "round": int,
+    "status": str,
+    "version": int,
+    "reports": int,
+    "dropped": int,
+    "tokens": int,
+    "train_loss": SOME_NUMBER,
+    "recall_top1": SOME_NUMBER,
+    "recall_top3": SOME_NUMBER,
+    "uplink_bytes": int,
+    "downlink_bytes": int,
+    "wall_s": NUMBER,
+}
 
 
-def wait_settled(client: ServerClient, *, timeout_s: float = 300.0) -> dict[str, Any]:
-    """The server's status once all rounds are done, measured and exported. Raises ServerUnavailable."""
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a served task is."""
+
+    round: int
+    rounds: int
+    settled: bool
+
+
+def progress_of(client: ServerClient) -> Progress:
+    """What the server's status says of its rounds. Raises ServerUnavailable."""
+    status = _fields(
+        client.get_json("/v1/status"), {"round": int, "rounds": int, "settled": bool}, "/v1/status"
+    )
+    return Progress(status["round"], status["rounds"], status["settled"])
+
+
+def wait_settled(client: ServerClient, *, timeout_s: float = 300.0) -> None:
+    """Return once all rounds are done, measured and exported. Raises ServerUnavailable."""
     deadline = time.monotonic() + timeout_s
-    while True:
-        status = client.get_json("/v1/status")
-        if status["settled"]:
-            return status
+    while not progress_of(client).settled:
         if time.monotonic() > deadline:
             raise ServerUnavailable(
                 f"{client.url} has not measured and exported its last round in {timeout_s:.0f} s"
@@ -26,30 +62,49 @@ def wait_settled(client: ServerClient, *, timeout_s: float = 300.0) -> dict[str,
 
 def new_rows(client: ServerClient, since: int) -> tuple[list[dict[str, Any]], int]:
     """Rounds that closed or were measured after `since`, and the `since` of the next question."""
-    answer = client.get_json(f"/v1/metrics?since={since}")
-    return answer["rounds"], answer["next"]
+    path = f"/v1/metrics?since={since}"
+    answer = _fields(client.get_json(path), {"rounds": list, "next": int}, path)
+    return [_fields(row, ROW, path) for row in answer["rounds"]], answer["next"]
 
 
 def harvest(client: ServerClient, folder: RunFolder) -> None:
     """Write config.toml, metrics.jsonl, the newest checkpoint, the tokenizer and the bundle into `folder`.
 
-    Raises ModelError when a file of the bundle does not have the sha256 that its manifest gives.
+    Raises ModelError for a bundle or a checkpoint that is not whole, ConfigError for a configuration that could
+    not run again, ServerUnavailable for any other answer that is not a server's of ours.
     """
     wait_settled(client)
-    folder.write_config(client.get("/v1/config").decode())
+    write_atomically(folder.path / "config.toml", client.get("/v1/config"))
+    RunConfig.load(folder.path / "config.toml")
     rows, _ = new_rows(client, 0)
     for row in sorted(rows, key=lambda row: row["round"]):
         folder.add_row(row)
-    manifest = client.get_json("/v1/models/latest/manifest.json")
-    (folder.path / "model").mkdir()
-    for name, facts in manifest["files"].items():
-        content = client.get(f"/v1/models/latest/{name}")
-        if hashlib.sha256(content).hexdigest() != facts["sha256"]:
-            raise ModelError(f"{name} from {client.url} does not have the sha256 that the manifest gives")
-        write_atomically(folder.path / "model" / name, content)
-    write_atomically(folder.path / "model" / "manifest.json", client.get("/v1/models/latest/manifest.json"))
-    write_atomically(folder.path / "tokenizer.json", (folder.path / "model" / "tokenizer.json").read_bytes())
-    arriving = folder.checkpoints / "arriving.safetensors"
+    bundle = folder.path / "model"
+    bundle.mkdir()
+    for name in (*FILES, MANIFEST):
+        write_atomically(bundle / name, client.get(f"/v1/models/latest/{name}"))
+    vocabulary = load_bundle(bundle).vocabulary
+    arriving = folder.checkpoints / "arriving.part"
     write_atomically(arriving, client.get("/v1/checkpoint"))
-    _, _, facts = load_checkpoint(arriving)
-    arriving.rename(folder.checkpoints / f"{facts['version']:06d}.safetensors")
+    try:
+        _, _, facts = load_checkpoint(arriving)
+        version = facts.get("version")
+        if not isinstance(version, int) or not 0 <= version < 10**9:
+            raise ModelError(f"the checkpoint of {client.url} must say its version, got {version!r}"[:200])
+        arriving.rename(folder.checkpoints / f"{version:06d}.safetensors")
+    finally:
+        arriving.unlink(missing_ok=True)
+    vocabulary.save(folder.path / "tokenizer.json")
+
+
+def _fields(document: Any, wanted: dict[str, Any], path: str) -> dict[str, Any]:
+    """`document`, an object that has at least the fields `wanted` with values of these types."""
+    for name, kinds in wanted.items():
+        value = document.get(name) if isinstance(document, dict) and name in document else _Nothing
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+            raise ServerUnavailable(f"the answer to {path} has no fitting {name}; is this a kbdfl server?")
+    return document
+
+
+class _Nothing:
+    """Of no type that a field could have."""

@@ -98,19 +98,19 @@ def play(phones: "Fleet", client: "ServerClient") -> float:
 
 def _watch(client: "ServerClient", done: threading.Event) -> None:
     """Move a bar by what the server says of its rounds."""
+    from kbdfl.device_sim.harvest import new_rows, progress_of
     from kbdfl.errors import KbdflError
 
     since, recall = 0, ""
     with progress(unit="round", desc="learn") as bar:
         while not done.wait(0.5):
             try:
-                status = client.get_json("/v1/status")
-                answer = client.get_json(f"/v1/metrics?since={since}")
+                task = progress_of(client)
+                rows, since = new_rows(client, since)
             except KbdflError:
                 continue  # the phones meet the same error and say it
-            since = answer["next"]
-            bar.total, bar.n = status["rounds"], status["round"]
-            for row in answer["rounds"]:
+            bar.total, bar.n = task.rounds, task.round
+            for row in rows:
                 if row["recall_top1"] is not None:
                     recall = f"recall {row['recall_top1']:.1%} / {row['recall_top3']:.1%}"
             bar.set_postfix_str(recall, refresh=True)
