@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +101,8 @@ def demo(
         show(result, as_json=as_json, text=_table(result))
         if not no_serve:
             say(f"\nTry the keyboard: {url}/keyboard   (the dashboard is {url}/; Ctrl-C ends)")
-            signal.pause()
+            with suppress(KeyboardInterrupt):  # the way to end it, not an interruption
+                signal.pause()
 
 
 def _config(quick: bool, rounds: int | None, seed: int) -> "RunConfig":

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -20,6 +21,10 @@ COMMANDS = {
     "predict": "Suggest the next word.",
     "bench": "Measure the kernels beside peers.",
 }
+
+
+# What a group without a command raises, from click 8.2 on; before, it printed its help and ended.
+_NO_ARGUMENTS: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 class LazyGroup(click.Group):
@@ -50,17 +55,21 @@ def main(arguments: list[str] | None = None) -> None:
         group.main(args=arguments, prog_name="kbdfl", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
-    except click.UsageError as error:
-        error.show()
+    except _NO_ARGUMENTS as error:
+        click.echo(error.format_message(), err=True)
         sys.exit(2)
+    except click.ClickException as error:
+        _refuse(error.format_message())
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)
-    except (KbdflError, click.ClickException) as error:
-        click.echo(f"kbdfl: {error}", err=True)
-        sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
-    except OSError as error:  # a folder that cannot be written, a full disk
-        click.echo(f"kbdfl: {error}", err=True)
-        sys.exit(2)
+    except (KbdflError, OSError) as error:  # OSError: a folder that cannot be written, a full disk
+        _refuse(str(error))
+
+
+def _refuse(reason: str) -> NoReturn:
+    """End with one line, whatever line breaks a path, an address or a parser put into `reason`."""
+    click.echo(f"kbdfl: {' '.join(reason.split())}", err=True)
+    sys.exit(2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal, InvalidOperation
 from math import ceil
 from typing import Any
 
@@ -110,18 +111,19 @@ def _changed(config: Any, **values: Any) -> Any:
 
 
 def _cohort(text: str | None, devices: int) -> int | None:
+    """A number of phones, or with a point or an exponent the share of `devices`, rounded up."""
     if text is None:
         return None
     try:
-        number = float(text)
-    except ValueError:
+        if "." not in text and "e" not in text.lower():
+            return int(text)
+        share = Decimal(text)  # exact: as floats, 0.07 of 100 phones would be 8
+    except (ValueError, InvalidOperation):
         raise ConfigError(
             f"cohort must be a number or a fraction of the devices, got {text!r}"[:200]
         ) from None
-    if "." not in text:
-        return int(number)
-    if not 0 < number <= 1:
-        raise ConfigError(f"cohort as a fraction must lie in (0, 1], got {text}")
+    if not 0 < share <= 1:
+        raise ConfigError(f"cohort as a fraction must lie in (0, 1], got {text}"[:200])
     if devices == 0:
         raise ConfigError("cohort as a fraction needs --devices")
-    return ceil(number * devices)
+    return ceil(share * devices)

@@ -14,7 +14,11 @@ from kbdfl.cli.options import config_from, run_options
 @run_options
 @click.option("--dropout", type=float, help="Chance that a selected phone never reports.  [default: 0]")
 @click.option(
-    "--workers", type=int, default=os.cpu_count(), show_default=True, help="Phones trained at once."
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count(),
+    show_default=True,
+    help="Phones trained at once.",
 )
 @click.option("--name", help="Name of the run folder.")
 @click.option(
