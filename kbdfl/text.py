@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from kbdfl.errors import DataError
 from kbdfl.params import write_atomically
@@ -21,7 +21,8 @@ from kbdfl.params import write_atomically
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")
 PAD, UNK, BOS, EOS = range(4)
 IGNORED = -1  # a target that is not learned: unknown words, which a keyboard never offers
-_WORD = r"<(?:email|url|#)>|[\p{L}\p{M}\p{N}]+(?:'[\p{L}\p{M}\p{N}]+)*"
+# A mark alone is no word: emoji carry U+FE0F, which is one.
+_WORD = r"<(?:email|url|#)>|[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:'[\p{L}\p{N}][\p{L}\p{M}\p{N}]*)*"
 _PROBE, _PROBE_WORDS = (
     "Don\u2019t, \uff2fK<#>",
     ["don't", "ok", "<#>"],
@@ -64,7 +65,6 @@ class Vocabulary:
         tokenizer.post_processor = processors.TemplateProcessing(
             single="<bos> $A <eos>", special_tokens=[("<bos>", BOS), ("<eos>", EOS)]
         )
-        tokenizer.decoder = decoders.WordPiece(prefix="", cleanup=False)
         return cls(tokenizer, source)
 
     @classmethod
