@@ -11,8 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kbdfl.device_sim.typing.cuts import first_days, first_users, with_keystrokes
 from kbdfl.device_sim.typing.records import Message
-from kbdfl.device_sim.typing.sources import first_days, first_users, with_keystrokes
 from kbdfl.errors import DataError
 
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from operator import index
 from typing import overload
 
+from kbdfl.device_sim.typing.cuts import with_keystrokes
 from kbdfl.device_sim.typing.keystrokes import leave_typos, typist
 from kbdfl.device_sim.typing.records import Message
 from kbdfl.device_sim.typing.schedule import sessions
-from kbdfl.device_sim.typing.sources import with_keystrokes
 from kbdfl.device_sim.typing.writer import Writer
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.rng import stream
