@@ -1,1 +1,3 @@
+"""The version, where setuptools reads it without importing the rest."""
+
 __version__ = "0.1.0"

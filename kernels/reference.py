@@ -12,6 +12,7 @@ Params = Mapping[str, np.ndarray]
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + e^-x), of any shape."""
     return np.exp(-np.logaddexp(0, -x))  # no overflow at any x
 
 
@@ -55,6 +56,7 @@ def logits(params: Params, inputs: np.ndarray, active: np.ndarray) -> np.ndarray
 
 
 def log_softmax(x: np.ndarray) -> np.ndarray:
+    """The logarithm of each row's softmax, (N,V) to (N,V)."""
     x = x - x.max(1, keepdims=True)
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
@@ -112,7 +114,9 @@ def score(
     for i in np.flatnonzero(targets >= 0):
         losses[i] = -log_p[i, targets[i]]
         own = raw[i, targets[i]]
-        above = np.where(words < targets[i], ~(raw[i] < own), ~(raw[i] <= own))  # a NaN is never well predicted
+        above = np.where(
+            words < targets[i], ~(raw[i] < own), ~(raw[i] <= own)
+        )  # a NaN is never well predicted
         above[targets[i]] = False
         ranks[i] = (above & (words >= first_word)).sum()
     return losses, ranks

@@ -24,6 +24,7 @@ PUBLIC_KEY_BYTES = 32
 
 
 def service() -> TaskService:
+    """The task that this application serves."""
     return current_app.extensions["kbdfl"]
 
 
@@ -43,6 +44,7 @@ def json_object() -> dict:
 
 
 def reply(value: dict) -> Response:
+    """A JSON answer."""
     return Response(json.dumps(value), content_type="application/json")
 
 
@@ -64,6 +66,7 @@ def _signed(body: bytes) -> str:
 
 @device_api.post("/enrol")
 def enrol() -> Response:
+    """A phone shows its public key and learns its id."""
     encoded = json_object().get("public_key")
     if not isinstance(encoded, str):
         raise DataError("public_key must be a base64 string")
@@ -78,6 +81,7 @@ def enrol() -> Response:
 
 @device_api.post("/check-in")
 def check_in() -> Response:
+    """An assignment, a time to come back, or that all rounds are over."""
     device = _signed(request.get_data(cache=False))
     answer = service().check_in(device)
     if isinstance(answer, Assignment):
@@ -89,6 +93,7 @@ def check_in() -> Response:
 
 @device_api.get("/models/<int:version>")
 def model(version: int) -> Response:
+    """The frame of the version that an assignment names, with an entity tag."""
     _signed(request.get_data(cache=False))
     try:
         body = service().model(version)
@@ -109,6 +114,7 @@ def model(version: int) -> Response:
 
 @device_api.post("/rounds/<int:number>/report")
 def report(number: int) -> Response:
+    """A phone's frame; the answer goes out after the report was counted."""
     if request.mimetype != "application/octet-stream":
         raise UnsupportedMediaType(
             f"application/octet-stream is needed, got {request.mimetype[:60] or 'no content type'}"

@@ -21,12 +21,14 @@ def _plotly() -> tuple[str, bytes, bytes]:
 
 @pages.get("/")
 def dashboard() -> str:
+    """The run as it goes: rounds, recall, bytes, phones."""
     version, _, _ = _plotly()
     return render_template("dashboard.html", task=service().task.name, plotly_version=version)
 
 
 @pages.get("/keyboard")
 def keyboard() -> str:
+    """A phone whose suggestions come from the newest bundle."""
     return render_template("keyboard.html", task=service().task.name)
 
 
@@ -48,4 +50,5 @@ def plotly(version: str) -> Response:
 
 @pages.get("/healthz")
 def healthz() -> Response:
+    """That the server answers, for whoever watches over it."""
     return reply({"ok": True})

@@ -17,6 +17,7 @@ def document(status: int, detail: str) -> bytes:
 
 
 def problem(status: int, detail: str) -> Response:
+    """An error as a problem document (RFC 9457) of one line."""
     return Response(document(status, detail), status, content_type=CONTENT_TYPE)
 
 

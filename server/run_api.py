@@ -13,6 +13,7 @@ MAX_SUGGESTIONS = 3  # what the exported graph computes
 
 @run_api.get("/status")
 def status() -> Response:
+    """The state of the task in one object."""
     return reply(service().status())
 
 
@@ -28,11 +29,13 @@ def metrics() -> Response:
 
 @run_api.get("/config")
 def config() -> Response:
+    """The run's config.toml."""
     return Response(service().config_text(), content_type="application/toml; charset=utf-8")
 
 
 @run_api.get("/checkpoint")
 def checkpoint() -> Response:
+    """The newest checkpoint, as safetensors."""
     path = service().checkpoint()
     response = Response(path.read_bytes(), content_type="application/octet-stream")
     response.headers["Content-Disposition"] = f'attachment; filename="{path.name}"'
@@ -41,6 +44,7 @@ def checkpoint() -> Response:
 
 @run_api.get("/models/latest/<name>")
 def bundle_file(name: str) -> Response:
+    """A file of the newest bundle, with its hash as entity tag."""
     file = service().current_bundle().file(name)
     response = Response(content_type=file.content_type)
     response.set_etag(file.sha256)
@@ -54,6 +58,7 @@ def bundle_file(name: str) -> Response:
 
 @run_api.post("/predict")
 def predict() -> Response:
+    """Suggestions for a text, by the newest bundle."""
     text = json_object().get("text")
     if not isinstance(text, str):
         raise DataError("text must be a string")
