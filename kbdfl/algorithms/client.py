@@ -13,7 +13,7 @@ class ClientRule:
     batch_size     messages a step
     learning_rate  of plain SGD on the mean loss a word
     clip_norm      bound on the L2 norm of each step's gradient; 0 = none
-    max_messages   the newest this many messages take part (users are heavy-tailed)
+    max_messages   a phone with more draws this many anew in every round (users are heavy-tailed)
     max_words      longer messages are cut
     """
 

@@ -1,0 +1,383 @@
+"""One phone against a real server, and against servers that are not there, lie or answer rubbish."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+
+from kbdfl.algorithms import ClientRule
+from kbdfl.device_sim import agent
+from kbdfl.device_sim.agent import Phone, ServerClient, wait_for_vocabulary
+from kbdfl.device_sim.runtime import Budget
+from kbdfl.device_sim.store import TypingLog
+from kbdfl.errors import KbdflError, ModelError, ServerUnavailable, WireError
+from kbdfl.kernels.train import Workspace
+from kbdfl.wire import decode_model, encode_model
+
+
+@pytest.fixture
+def log(texts):
+    log = TypingLog()
+    log.extend(texts.messages(texts.users()[0]))
+    return log
+
+
+@pytest.fixture
+def new_phone(log):
+    def make(url, **options):
+        client = ServerClient(url)
+        return Phone(client, log, wait_for_vocabulary(client), **options)
+
+    return make
+
+
+def cycle(phone, **options):
+    return phone.cycle(workspace=Workspace(), **options)
+
+
+def test_a_phone_reports_waits_and_is_told_the_end(served, new_phone):
+    with served(cohort=2, over_selection=1.0, rounds=1) as (service, url):
+        one, two = new_phone(url), new_phone(url)
+        first = cycle(one)
+        assert first.outcome == "reported"
+        assert first.uplink_bytes > 1000
+        assert first.downlink_bytes > 4 * service.task.config.spec.size
+        waiting = cycle(one)
+        assert waiting.outcome == "wait"
+        assert 0 < waiting.retry_after_s < 1
+        second = cycle(two)
+        assert second.outcome == "reported"
+        assert cycle(one).outcome == cycle(two).outcome == "finished"
+        totals = service.status()["totals"]
+        assert (totals["committed"], totals["reports"], totals["dropped"]) == (1, 2, 0)
+        assert totals["uplink_bytes"] == first.uplink_bytes + second.uplink_bytes
+        assert totals["downlink_bytes"] == first.downlink_bytes + second.downlink_bytes
+
+
+def test_devices_have_keys_of_their_own(served, new_phone):
+    with served() as (service, url):
+        devices = {new_phone(url).device for _ in range(3)}
+        assert len(devices) == 3
+        assert service.status()["phones"]["enrolled"] == 3
+
+
+def test_the_same_bytes_again_are_acknowledged_and_counted_once(served, new_phone):
+    with served(cohort=2) as (service, url):
+        phone = new_phone(url)
+        sent = []
+        signed = phone._client.signed
+
+        def twice(key, method, path, **options):
+            answer = signed(key, method, path, **options)
+            if path.endswith("/report"):
+                sent.append((json.loads(answer), json.loads(signed(key, method, path, **options))))
+            return answer
+
+        phone._client.signed = twice
+        assert cycle(phone).outcome == "reported"
+        assert sent == [({"accepted": True, "duplicate": False}, {"accepted": True, "duplicate": True})]
+        assert service.status()["phones"]["reported"] == 1
+
+
+def test_a_phone_that_vanished_stays_out_of_its_round(served, new_phone):
+    with served(cohort=1, over_selection=2.0, rounds=2) as (service, url):
+        gone, other = new_phone(url), new_phone(url)
+        vanished = cycle(gone, drops=lambda _: True)
+        assert vanished.outcome == "dropped"
+        assert vanished.downlink_bytes > 0
+        assert vanished.uplink_bytes == 0
+        again = cycle(gone)
+        assert (again.outcome, again.downlink_bytes) == ("wait", 0)
+        assert again.retry_after_s > 0
+        assert cycle(other).outcome == "reported"
+        assert service.metrics(0)[0][0]["dropped"] == 1
+        assert cycle(gone).outcome == "reported"  # the next round
+
+
+def test_a_phone_without_the_memory_declines_and_is_left_alone_for_the_round(served, new_phone):
+    with served() as (_, url):
+        phone = new_phone(url, budget=Budget(memory_bytes=100_000))
+        declined = cycle(phone)
+        assert declined.outcome == "declined"
+        assert "this phone allows 100000" in declined.detail
+        assert cycle(phone).outcome == "wait"
+
+
+def test_a_phone_that_diverges_declines(served, new_phone):
+    with served(client=ClientRule(learning_rate=1e30, clip_norm=0.0, batch_size=1)) as (service, url):
+        cycled = cycle(new_phone(url))
+        assert cycled.outcome == "declined"
+        assert "diverged" in cycled.detail
+        assert service.status()["phones"]["reported"] == 0
+
+
+def test_a_phone_with_nothing_to_learn_declines(served):
+    with served() as (_, url):
+        client = ServerClient(url)
+        log = TypingLog()
+        assert cycle(Phone(client, log, wait_for_vocabulary(client))).outcome == "declined"
+
+
+def test_a_report_after_its_round_is_late_and_counts_nowhere(served, new_phone):
+    with served(cohort=1, over_selection=2.0, rounds=3) as (service, url):
+        slow, fast = new_phone(url), new_phone(url)
+        late = cycle(slow, drops=lambda _: cycle(fast) is None)  # the other one ends the round meanwhile
+        assert late.outcome == "late"
+        assert late.detail
+        row = service.metrics(0)[0][0]
+        assert (row["reports"], row["dropped"]) == (1, 1)
+
+
+class Between:
+    """WSGI middleware that alters every model on the way."""
+
+    def __init__(self, app, alter):
+        self.app, self.alter = app, alter
+
+    def __call__(self, environ, start_response):
+        if not (environ["PATH_INFO"].startswith("/v1/models/") and environ["PATH_INFO"][11:].isdigit()):
+            return self.app(environ, start_response)
+        started = []
+        body = b"".join(self.app(environ, lambda *head: started.append(head)))
+        status, headers = started[0][:2]
+        body = self.alter(body)
+        headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+
+
+def flip(body):
+    changed = bytearray(body)
+    changed[-100] ^= 1
+    return bytes(changed)
+
+
+def poison(body):
+    params, version, spec_hash = decode_model(body, max_bytes=len(body))
+    return encode_model(params + np.float32(1e-6), version=version, spec_hash=spec_hash)
+
+
+def another_version(body):
+    params, version, spec_hash = decode_model(body, max_bytes=len(body))
+    return encode_model(params, version=version + 1, spec_hash=spec_hash)
+
+
+@pytest.mark.parametrize(
+    ("alter", "error", "reason"),
+    [
+        (flip, WireError, "checksum"),
+        (lambda body: body[:-1], WireError, "bytes"),
+        (lambda body: b"", WireError, "frame"),
+        (poison, ModelError, "sha256"),
+        (another_version, WireError, "was assigned"),
+    ],
+    ids=["a bit flipped", "cut", "nothing", "another model in a sound frame", "another version"],
+)
+def test_a_model_altered_on_the_way_is_refused(served, new_phone, alter, error, reason):
+    with served(wrap=lambda app: Between(app, alter)) as (service, url):
+        phone = new_phone(url)
+        with pytest.raises(error, match=reason):
+            cycle(phone)
+        assert service.status()["phones"]["reported"] == 0
+
+
+# servers that are none
+
+
+@pytest.fixture
+def impostor():
+    """A server that answers every request with the same status, headers and body; gives its address."""
+    servers = []
+
+    def start(body=b"", *, status=200, answers=None, **headers):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                path = self.path.partition("?")[0]
+                content = (answers or {}).get(path, body)
+                content = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name.replace("_", "-"), value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = answer
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def one_line(error):
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    assert len(text) < 500
+    return text
+
+
+def test_nobody_listening_is_one_line(monkeypatch):
+    monkeypatch.setattr(agent, "_RETRY", agent._RETRY.new(backoff_factor=0))
+    with pytest.raises(ServerUnavailable, match="is `kbdfl serve` running there") as error:
+        ServerClient("http://127.0.0.1:9").get("/healthz")
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:8000",
+        "ftp://x",
+        "file:///etc/passwd",
+        "http://",
+        "http://[::1",
+        "http://127.0.0.1:99999",
+    ],
+)
+def test_addresses_that_are_none_are_refused(monkeypatch, url):
+    monkeypatch.setattr(agent, "_RETRY", agent._RETRY.new(total=0))
+    with pytest.raises(ServerUnavailable) as error:
+        ServerClient(url).get("/healthz")
+    one_line(error)
+
+
+RUBBISH = {
+    "html": b"<html><body>It works!</body></html>",
+    "nothing": b"",
+    "half of JSON": b'{"device": ',
+    "not UTF-8": b'{"device": "\xff"}',
+    "a list": [],
+    "null": None,
+    "deep": b"[" * 100_000,
+    "someone else": {"device": "0" * 16},
+    "a long number": b"[" + b"9" * 10_000 + b"]",
+}
+
+
+@pytest.mark.parametrize("name", RUBBISH)
+def test_a_server_that_enrols_with_rubbish_is_one_line(impostor, log, vocabulary, name):
+    client = ServerClient(impostor(RUBBISH[name]))
+    with pytest.raises(KbdflError) as error:
+        Phone(client, log, vocabulary)
+    one_line(error)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b"\xff\xfe", b""])
+def test_a_vocabulary_that_is_none_is_one_line(impostor, body):
+    with pytest.raises(KbdflError) as error:
+        wait_for_vocabulary(ServerClient(impostor(body)), timeout_s=0)
+    one_line(error)
+
+
+def test_a_vocabulary_that_does_not_come_is_one_line(impostor):
+    with pytest.raises(ServerUnavailable, match="has no vocabulary to give") as error:
+        wait_for_vocabulary(ServerClient(impostor(b"no", status=404)), timeout_s=0)
+    one_line(error)
+
+
+def whole(assignment, **changes):
+    document = assignment.to_json() | {"status": "assigned"} | changes
+    return {name: value for name, value in document.items() if value is not ...}
+
+
+CHECK_INS = {
+    "a list": lambda a: [],
+    "no status": lambda a: {"hello": "you"},
+    "unknown status": lambda a: {"status": "explode"},
+    "a status that is none": lambda a: {"status": ["assigned"]},
+    "wait, but not how long": lambda a: {"status": "wait"},
+    "wait for ever": lambda a: {"status": "wait", "retry_after_s": 1e12},
+    "wait for nan": lambda a: {"status": "wait", "retry_after_s": float("nan")},
+    "wait for words": lambda a: {"status": "wait", "retry_after_s": "soon"},
+    "wait for a list": lambda a: {"status": "wait", "retry_after_s": [1]},
+    "wait backwards": lambda a: {"status": "wait", "retry_after_s": -1},
+    "an empty assignment": lambda a: {"status": "assigned"},
+    "a field too many": lambda a: whole(a, more=1),
+    "a field missing": lambda a: whole(a, seed=...),
+    "a round in words": lambda a: whole(a, round="three"),
+    "a shape of another kind": lambda a: whole(a, config=[1, 2, 3]),
+    "an impossible shape": lambda a: whole(a, config={"vocab": 1, "embed": 0, "hidden": 0}),
+    "a shape without end": lambda a: whole(a, config={"vocab": 10**30, "embed": 10**30, "hidden": 10**30}),
+    "an impossible client": lambda a: whole(a, client=a.to_json()["client"] | {"epochs": 0}),
+    "an unknown upload": lambda a: whole(a, upload="carrier pigeon"),
+    "a negative clip": lambda a: whole(a, update_clip_norm=-1.0),
+    "a negative round": lambda a: whole(a, round=-1),
+    "a task without a name": lambda a: whole(a, task=""),
+}
+
+
+@pytest.mark.parametrize("name", CHECK_INS)
+def test_a_check_in_answered_with_rubbish_is_one_line(impostor, log, vocabulary, params, assignment, name):
+    """The model itself is sound, so whatever is odd about the assignment is what stops the phone."""
+    model = encode_model(params, version=assignment.version, spec_hash=assignment.spec)
+    answers = {"/v1/check-in": CHECK_INS[name](assignment), f"/v1/models/{assignment.version}": model}
+    client = ServerClient(impostor(answers=answers))
+    client.enrol = lambda public_key: "ann"
+    with pytest.raises(KbdflError) as error:
+        cycle(Phone(client, log, vocabulary))
+    one_line(error)
+
+
+def test_an_assignment_of_endless_epochs_is_declined_at_once(impostor, log, vocabulary, params, assignment):
+    model = encode_model(params, version=assignment.version, spec_hash=assignment.spec)
+    endless = whole(assignment, client=assignment.to_json()["client"] | {"epochs": 10**12})
+    answers = {"/v1/check-in": endless, f"/v1/models/{assignment.version}": model}
+    client = ServerClient(impostor(answers=answers))
+    client.enrol = lambda public_key: "ann"
+    started = time.monotonic()
+    assert cycle(Phone(client, log, vocabulary)).outcome == "declined"
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (400, {"detail": "the frame is damaged"}, "refused .400.: the frame is damaged"),
+        (401, {"detail": "not enrolled"}, "refused .401.: not enrolled"),
+        (404, b"<html>nothing here</html>", "refused .404.: Not Found"),
+        (409, {"detail": "round 4 is open"}, "round 4 is open"),
+        (410, {"detail": "gone"}, "gone"),
+        (500, ["no", "problem"], "refused .500.: Internal Server Error"),
+        (418, b"[" * 5000, "refused .418."),
+    ],
+)
+def test_a_refusal_is_told_with_the_servers_reason(impostor, status, body, reason):
+    with pytest.raises(KbdflError, match=reason) as error:
+        ServerClient(impostor(body, status=status)).get("/v1/status")
+    one_line(error)
+
+
+def test_a_busy_server_is_asked_again_and_then_unavailable(impostor, monkeypatch):
+    monkeypatch.setattr(agent, "_RETRY", agent._RETRY.new(backoff_factor=0))
+    with pytest.raises(ServerUnavailable, match="full"):
+        ServerClient(impostor({"detail": "full"}, status=503)).get("/v1/status")
+
+
+def test_json_larger_than_a_mebibyte_is_read_whole(impostor):
+    """The rounds of a long run are: about 350 bytes each."""
+    rows = [{"round": number, "padding": "x" * 300} for number in range(5_000)]
+    assert ServerClient(impostor({"rounds": rows})).get_json("/v1/metrics") == {"rounds": rows}
+
+
+def test_a_body_of_json_without_end_is_refused(impostor, monkeypatch):
+    monkeypatch.setattr(agent, "_MAX_JSON_BYTES", 10)
+    with pytest.raises(ServerUnavailable, match="must be at most 10 bytes"):
+        ServerClient(impostor({"a": "long answer"})).get_json("/v1/status")

@@ -1,0 +1,135 @@
+"""Dozens of phones on a few threads against a real server."""
+
+import threading
+
+import pytest
+
+from kbdfl.device_sim import agent
+from kbdfl.device_sim.agent import ServerClient
+from kbdfl.device_sim.fleet import Fleet
+from kbdfl.device_sim.population import Population
+from kbdfl.errors import DataError, KbdflError, ServerUnavailable
+
+
+@pytest.fixture
+def make_fleet(texts):
+    def make(url, *, workers=2, dropout=0.0, source=texts):
+        return Fleet(ServerClient(url), Population(source), workers=workers, seed=1, dropout=dropout)
+
+    return make
+
+
+def test_a_fleet_finishes_a_task_and_both_sides_count_the_same(served, make_fleet):
+    with served(cohort=5, over_selection=1.0, rounds=6) as (service, url):
+        fleet = make_fleet(url)
+        seen = []
+        assert fleet.enrol(on_phone=lambda: seen.append(1)) == fleet.size == len(fleet.phones) == len(seen)
+        fleet.run()
+        totals = service.status()["totals"]
+        assert (totals["committed"], totals["abandoned"]) == (6, 0)
+        assert totals["reports"] == fleet.outcomes["reported"] == 30
+        assert totals["dropped"] == fleet.outcomes["late"] == fleet.outcomes["dropped"] == 0
+        assert totals["uplink_bytes"] == fleet.uplink_bytes
+        assert totals["downlink_bytes"] == fleet.downlink_bytes
+        assert fleet.outcomes["finished"] >= 1
+        assert service.status()["phones"]["enrolled"] == fleet.size
+
+
+def test_phones_that_drop_out_stay_out_and_over_selection_makes_up_for_them(served, make_fleet):
+    with served(cohort=4, over_selection=2.0, min_reports=1, rounds=8, deadline_s=1.5) as (service, url):
+        fleet = make_fleet(url, dropout=0.35)
+        fleet.enrol()
+        fleet.run()
+        totals = service.status()["totals"]
+        assert totals["committed"] == 8
+        assert totals["reports"] == fleet.outcomes["reported"]
+        assert totals["uplink_bytes"] <= fleet.uplink_bytes  # late reports travelled and do not count
+        assert fleet.outcomes["dropped"] >= 3
+        # selected and never counted: dropped, late, or still about to begin when their round ended
+        assert totals["dropped"] >= fleet.outcomes["dropped"]
+
+
+def test_every_dropped_phone_of_a_round_is_a_different_one(served, make_fleet, monkeypatch):
+    dropped = []
+    original = agent.Phone.cycle
+
+    def cycle(self, *, workspace, drops):
+        rounds = []
+        done = original(self, workspace=workspace, drops=lambda a: rounds.append(a.round) or drops(a))
+        if done.outcome == "dropped":
+            dropped.append((self.device, rounds[-1]))
+        return done
+
+    monkeypatch.setattr(agent.Phone, "cycle", cycle)
+    with served(cohort=4, over_selection=2.5, min_reports=1, rounds=5, deadline_s=1.0) as (_, url):
+        fleet = make_fleet(url, dropout=0.5)
+        fleet.enrol()
+        fleet.run()
+    assert len(dropped) > 3
+    assert len(set(dropped)) == len(dropped)
+
+
+def test_phones_take_turns(served, make_fleet):
+    with served(cohort=8, over_selection=1.0, rounds=4) as (service, url):
+        fleet = make_fleet(url)
+        eligible = fleet.enrol()
+        reported = set()
+        report = service.report
+        service.report = lambda device, number, frame: reported.add(device) or report(device, number, frame)
+        fleet.run()
+        assert len(reported) > eligible / 2
+
+
+def test_phones_with_nothing_to_say_are_enrolled_and_do_not_check_in(served, make_fleet, texts, make_texts):
+    users = Population(texts).users
+    silent = make_texts({user: ["..."] if user in users[:9] else said for user, said in texts.texts.items()})
+    with served(cohort=2, rounds=2) as (service, url):
+        fleet = make_fleet(url, source=silent)
+        assert fleet.enrol() == fleet.size - 9
+        fleet.run()
+        assert service.status()["totals"]["committed"] == 2
+    mute = make_texts({user: ["!"] for user in texts.users()})
+    with served(folder=service.folder.with_name("second")) as (_, url):
+        fleet = make_fleet(url, source=mute)
+        with pytest.raises(DataError, match="no phone can take part"):
+            fleet.enrol()
+
+
+def test_a_server_that_goes_away_ends_the_fleet_in_one_line(served, make_fleet, monkeypatch):
+    monkeypatch.setattr(agent, "_RETRY", agent._RETRY.new(total=0))
+    with served(cohort=4, rounds=100_000) as (_, url):
+        fleet = make_fleet(url)
+        fleet.enrol()
+        failed = []
+
+        def run():
+            try:
+                fleet.run()
+            except KbdflError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert isinstance(failed[0], ServerUnavailable)
+    assert "\n" not in str(failed[0])
+
+
+def test_stop_ends_a_running_fleet(served, make_fleet):
+    with served(cohort=4, rounds=100_000) as (service, url):
+        fleet = make_fleet(url)
+        fleet.enrol()
+        thread = threading.Thread(target=fleet.run)
+        thread.start()
+        fleet.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert service.status()["phase"] == "open"
+
+
+def test_enrolling_where_nobody_listens_is_one_line(make_fleet, monkeypatch):
+    monkeypatch.setattr(agent, "_RETRY", agent._RETRY.new(total=0))
+    with pytest.raises(ServerUnavailable) as error:
+        make_fleet("http://127.0.0.1:9").enrol()
+    assert "\n" not in str(error.value)
