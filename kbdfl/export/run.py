@@ -26,17 +26,18 @@ class RunModel:
 
 
 def read_run(folder: Path) -> RunModel:
-    """The checkpoint with the highest name in `folder`/checkpoints, and the run's tokenizer.json.
+    """The checkpoint with the highest number in `folder`/checkpoints, and the run's tokenizer.json.
 
     Raises ModelError when there is none, when it is damaged, or when the vocabulary is not its own.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ModelError(f"no run folder at {folder}")
-    checkpoints = sorted((folder / "checkpoints").glob("*.safetensors"))
+    # A server keeps the state of its rule beside them, as VERSION.server.safetensors.
+    checkpoints = [path for path in (folder / "checkpoints").glob("*.safetensors") if path.stem.isdecimal()]
     if not checkpoints:
         raise ModelError(f"{folder} has no checkpoints/*.safetensors")
-    newest = checkpoints[-1]
+    newest = max(checkpoints, key=lambda path: int(path.stem))
     params, spec, metadata = load_checkpoint(newest)
     try:
         config = CifgConfig(**{key: int(value) for key, value in metadata["config"].items()})

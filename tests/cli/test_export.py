@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from kbdfl.cli.main import main
 from kbdfl.export.bundle import load_bundle
@@ -120,6 +121,13 @@ def test_text_output_names_sizes_hashes_and_agreement(run, capsys):
     assert manifest["files"]["model.onnx"]["sha256"] in text
     assert f"{manifest['files']['model.onnx']['bytes']:,} bytes" in text
     assert "largest difference" in text
+
+
+def test_a_servers_folder_is_exported_from_its_checkpoint_not_from_its_rules_state(run, capsys):
+    save_file({"m": np.zeros(3, np.float32)}, run / "checkpoints" / "000011.server.safetensors")
+    assert exported(capsys, run)["checkpoint"] == str(newest(run))
+    millionth = newest(run).rename(run / "checkpoints" / "1000011.safetensors")
+    assert exported(capsys, run, "--precision", "int8")["checkpoint"] == str(millionth)
 
 
 def test_a_missing_run_or_checkpoint_is_refused(run, tmp_path, capsys):
