@@ -1,0 +1,147 @@
+"""The options of a run: what becomes of them, and that a configuration file is a beginning, not an end."""
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kbdfl.algorithms import FedAdam, FedAvg
+from kbdfl.cli.options import SERVER_RATES, config_from, run_options
+from kbdfl.errors import ConfigError
+from kbdfl.model import PRESETS
+from kbdfl.run import RunConfig
+
+
+@click.command()
+@run_options
+def command(**options):
+    """Gives back what it got."""
+    return options
+
+
+def config(*arguments, **more):
+    options = command.main([str(argument) for argument in arguments], standalone_mode=False)
+    return config_from(options, **more)
+
+
+def test_nothing_asked_for_is_the_defaults_with_the_presets_server_rate():
+    made = config()
+    plain = RunConfig()
+    assert made.settings == plain.settings
+    assert made.rule == plain.rule
+    assert made.algorithm.client == plain.algorithm.client
+    assert made.algorithm.server == FedAdam(
+        SERVER_RATES[plain.settings.preset], decay_rounds=plain.rule.rounds
+    )
+
+
+def test_every_preset_has_a_server_rate():
+    assert SERVER_RATES.keys() == PRESETS.keys()
+    for preset, rate in SERVER_RATES.items():
+        assert config("--preset", preset).algorithm.server.learning_rate == rate
+
+
+def test_every_option_reaches_its_field():
+    asked = """
+        --preset tiny --source chat --devices 50 --vocabulary training-users --evaluate-every 3 --seed 9
+        --rounds 7 --cohort 5 --over-selection 1.5 --min-reports 2 --deadline-s 11
+        --server-lr 0.5 --epochs 2 --batch-size 8 --client-lr 0.25 --clip-norm 0 --max-messages 33
+        --upload float32 --update-clip-norm 1.25 --max-weight 10
+    """
+    made = config(*asked.split(), dropout=0.125)
+    s, c, r, a = made.settings, made.algorithm.client, made.rule, made.algorithm
+    assert (s.preset, s.source, s.devices, s.vocabulary) == ("tiny", "chat", 50, "training-users")
+    assert (s.evaluate_every, s.seed, s.dropout) == (3, 9, 0.125)
+    assert (r.rounds, r.cohort, r.over_selection, r.min_reports, r.deadline_s) == (7, 5, 1.5, 2, 11)
+    assert (c.epochs, c.batch_size, c.learning_rate, c.clip_norm, c.max_messages) == (2, 8, 0.25, 0, 33)
+    assert (a.upload, a.update_clip_norm, a.max_weight) == ("float32", 1.25, 10)
+    assert a.server == FedAdam(learning_rate=0.5, decay_rounds=7)
+
+
+def test_an_algorithm_by_name():
+    assert isinstance(config("--algorithm", "fedavg").algorithm.server, FedAvg)
+    assert config("--algorithm", "fedavg", "--server-lr", 0.5).algorithm.server == FedAvg(0.5)
+    with pytest.raises(ConfigError, match="algorithm must be one of fedavg, fedadam, got sgd"):
+        config("--algorithm", "sgd")
+
+
+def test_logs_is_another_name_of_source():
+    assert (
+        config("--logs", "a.jsonl").settings.source
+        == config("--source", "a.jsonl").settings.source
+        == "a.jsonl"
+    )
+
+
+def test_a_file_is_the_beginning_and_options_change_it(tmp_path):
+    file = tmp_path / "config.toml"
+    first = config("--preset", "tiny", "--rounds", 9, "--cohort", 3, "--server-lr", 0.125, dropout=0.5)
+    file.write_text(first.to_toml())
+    assert config("--config", file) == first
+    changed = config("--config", file, "--cohort", 4, "--epochs", 2)
+    assert changed.rule.cohort == 4
+    assert changed.algorithm.client.epochs == 2
+    assert changed.settings == first.settings
+    assert changed.algorithm.server == first.algorithm.server
+
+
+@pytest.mark.parametrize(
+    ("cohort", "devices", "expected"),
+    [
+        ("5", 0, 5),
+        ("1", 100, 1),
+        ("1.0", 100, 100),
+        ("0.01", 1000, 10),
+        ("0.07", 100, 7),
+        ("0.29", 100, 29),
+        ("0.001", 100, 1),
+        (".5", 3, 2),
+        ("1e-2", 200, 2),
+        ("5E-1", 10, 5),
+    ],
+)
+def test_cohort_is_a_number_or_a_share_of_the_devices(cohort, devices, expected):
+    assert config("--cohort", cohort, "--devices", devices).rule.cohort == expected
+
+
+@given(percent=st.integers(1, 100), hundreds=st.integers(1, 500))
+def test_a_share_in_whole_percent_is_exact(percent, hundreds):
+    made = config("--cohort", f"{percent / 100:.2f}", "--devices", 100 * hundreds)
+    assert made.rule.cohort == percent * hundreds
+
+
+@given(text=st.text(max_size=20) | st.floats().map(str) | st.integers().map(str))
+def test_any_text_as_a_cohort_is_a_number_or_refused(text):
+    options = command.main([], standalone_mode=False) | {"cohort": text, "devices": 50}
+    try:
+        made = config_from(options)
+    except ConfigError:
+        return
+    assert made.rule.cohort >= 1
+
+
+@pytest.mark.parametrize(
+    ("cohort", "reason"),
+    [
+        ("0", "cohort must be >= 1, got 0"),
+        ("-3", "cohort must be >= 1, got -3"),
+        ("0.0", "must lie in"),
+        ("-0.5", "must lie in"),
+        ("1.5", "must lie in"),
+        ("1e3", "must lie in"),
+        ("nan", "must be a number or a fraction"),
+        ("inf", "must be a number or a fraction"),
+        ("ten", "must be a number or a fraction"),
+        ("", "must be a number or a fraction"),
+        ("9" * 5000, "must be a number or a fraction"),
+    ],
+)
+def test_an_impossible_cohort_is_refused(cohort, reason):
+    with pytest.raises(ConfigError, match=reason) as error:
+        config("--cohort", cohort, "--devices", 100)
+    assert len(str(error.value)) < 300
+
+
+def test_a_share_of_nobody_knows_how_many_is_refused():
+    with pytest.raises(ConfigError, match="needs --devices"):
+        config("--cohort", "0.1")
