@@ -75,4 +75,6 @@ def test_bad_options_are_usage_errors(model, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         main(["predict", "w1", *given])
     assert stop.value.code == 2
-    assert "Error" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("kbdfl: ")
+    assert error.count("\n") == 1
