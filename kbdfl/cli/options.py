@@ -11,7 +11,7 @@ import click
 from kbdfl.errors import ConfigError
 
 # Per model: the server's learning rate that worked best with the client defaults.
-SERVER_RATES = {"tiny": 0.01, "small": 0.01, "gboard": 0.007}
+SERVER_RATES = {"tiny": 0.03, "small": 0.03, "gboard": 0.02}
 
 _OPTIONS = [
     click.option("--config", "config_file", type=click.Path(), help="Start from this config.toml."),
