@@ -35,7 +35,9 @@ def make(params: dict[str, np.ndarray], tokens: np.ndarray, learning_rate: float
     model = Cifg(params)
     received = [torch.from_numpy(value.copy()) for value in params.values()]
     optimiser = torch.optim.SGD(model.parameters(), lr=learning_rate)
-    batches = [(batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in torch.from_numpy(tokens).long()]
+    batches = [
+        (batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in torch.from_numpy(tokens).long()
+    ]
 
     def update() -> object:
         with torch.no_grad():
