@@ -1,7 +1,7 @@
 """Many phones against a real server: each enrols, checks in, trains and reports over HTTP.
 
 A few threads play all phones in turn. The kernels hold no interpreter lock, so `workers` phones train at once;
-one thread more than that keeps requests in flight while the others compute.
+two threads more than that keep requests in flight while the others compute.
 """
 
 import heapq
@@ -28,7 +28,7 @@ class Fleet:
         self, client: ServerClient, population: Population, *, workers: int, seed: int, dropout: float = 0.0
     ) -> None:
         self._client, self._population = client, population
-        self._threads = workers + 1
+        self._threads = workers + 2
         self._seed, self._dropout = seed, dropout
         self._lock = threading.Lock()
         self._stop = threading.Event()

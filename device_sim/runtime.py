@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kbdfl.algorithms.base import chain
+from kbdfl.algorithms.sampled import draw_candidates, put_back, renumber, take_rows
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import LARGEST_LOSS
 from kbdfl.errors import ConfigError, DataError, KbdflError, ModelError
@@ -134,23 +135,14 @@ def train(
     needed = memory_needed(assignment, run)
     if needed > budget.memory_bytes:
         raise OverBudget(f"training needs {needed} bytes of memory, this phone allows {budget.memory_bytes}")
-    config, rule, batches = assignment.config, assignment.client, run.batches
-    delta, loss, tokens, steps = local_sgd(
-        params,
-        **config.dims,
-        **batches.arrays,
-        learning_rate=rule.learning_rate,
-        clip_norm=rule.clip_norm,
-        time_budget_s=budget.time_s,
-        workspace=workspace,
-    )
+    delta, loss, tokens, steps = _learn(assignment, params, run.batches, budget, workspace)
     if tokens == 0:
         raise OverBudget(f"no batch could be trained within {budget.time_s} s")
     # Written so that a NaN fails it.
     if not loss / tokens <= LARGEST_LOSS:
         raise Diverged(f"training diverged: it lost {loss / tokens:.3g} nats a word")
     # Partial work counts for its share of the messages.
-    examples = max(1, round(run.examples * min(1.0, steps / len(batches.steps))))
+    examples = max(1, round(run.examples * min(1.0, steps / len(run.batches.steps))))
     try:
         update = encode_chain(
             chain(assignment.upload, assignment.update_clip_norm), delta, seed=assignment.seed
@@ -174,3 +166,32 @@ def train(
             f"the report takes {len(frame)} bytes, the server reads {assignment.max_report_bytes}"
         )
     return frame
+
+
+def _learn(
+    assignment: Assignment,
+    params: np.ndarray,
+    batches: PackedBatches,
+    budget: Budget,
+    workspace: Workspace | None,
+) -> tuple[np.ndarray, float, int, int]:
+    """(delta float32 (P,), summed loss, learned targets, steps done); with candidates the loss is an estimate."""
+    config, rule = assignment.config, assignment.client
+    candidates = None
+    if rule.candidates:
+        random = stream(assignment.seed, "candidates")
+        candidates = draw_candidates(config, batches, count=rule.candidates, random=random)
+        batches = renumber(batches, config, candidates)
+        params, config = take_rows(params, config, candidates)
+    delta, loss, tokens, steps = local_sgd(
+        params,
+        **config.dims,
+        **batches.arrays,
+        learning_rate=rule.learning_rate,
+        clip_norm=rule.clip_norm,
+        time_budget_s=budget.time_s,
+        workspace=workspace,
+    )
+    if candidates is not None:
+        delta = put_back(delta, assignment.config, candidates)
+    return delta, loss, tokens, steps

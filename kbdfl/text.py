@@ -135,7 +135,7 @@ def public_words(count: int) -> tuple[list[str], np.ndarray]:
     splitter = Vocabulary.of_words([], "")
     words: list[str] = []
     for word in wordfreq.top_n_list("en", count * 2):
-        if splitter.split(word) == [word] and not word.isdigit():
+        if splitter.split(word) == [word]:
             words.append(word)
         if len(words) == count:
             return words, np.array([wordfreq.word_frequency(word, "en") for word in words])

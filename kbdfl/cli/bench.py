@@ -23,7 +23,7 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--preset", default="small", show_default=True, help="Model: tiny, small or gboard.")
+@click.option("--preset", default="small", show_default=True, help="Model: tiny, small, chat or gboard.")
 @click.option("--peers", default="numpy,torch", show_default=True, help="Peers to run where installed.")
 @click.option("--repetitions", type=click.IntRange(3), default=9, show_default=True, help="Runs of each.")
 @seed_option

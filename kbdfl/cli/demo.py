@@ -108,17 +108,20 @@ def demo(
 
 def _config(quick: bool, rounds: int | None, seed: int) -> "RunConfig":
     """The demo's own run: the settings that learn fastest on two cores."""
-    from kbdfl.algorithms import Algorithm, FedAdam
+    from kbdfl.algorithms import Algorithm, ClientRule, FedAdam
     from kbdfl.run import RunConfig, Settings
     from kbdfl.task import RoundRule
 
-    rounds = rounds or (120 if quick else 1_500)
-    settings = Settings(seed=seed, source="chat", evaluate_every=25)
+    rounds = rounds or (120 if quick else 1_300)
+    settings = Settings(seed=seed, preset="chat", source="chat", evaluate_every=50, evaluate_words=10_000)
     if quick:
-        settings = replace(settings, source="personas", devices=1_000, evaluate_words=5_000)
+        settings = replace(settings, preset="small", source="personas", devices=1_000, evaluate_words=5_000)
     return RunConfig(
         settings,
-        Algorithm(server=FedAdam(decay_rounds=rounds)),
+        Algorithm(
+            client=ClientRule(candidates=1_000),
+            server=FedAdam(learning_rate=0.03 if quick else 0.015, decay_rounds=rounds),
+        ),
         # These phones do not drop out, so nobody is selected in vain.
         RoundRule(rounds=rounds, cohort=10, over_selection=1.0, min_reports=5, deadline_s=60, pace_s=0.5),
     )

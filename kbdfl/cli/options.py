@@ -11,11 +11,11 @@ import click
 from kbdfl.errors import ConfigError
 
 # Per model: the server's learning rate that worked best with the client defaults.
-SERVER_RATES = {"tiny": 0.03, "small": 0.03, "gboard": 0.02}
+SERVER_RATES = {"tiny": 0.03, "small": 0.015, "chat": 0.015, "gboard": 0.01}
 
 _OPTIONS = [
     click.option("--config", "config_file", type=click.Path(), help="Start from this config.toml."),
-    click.option("--preset", help="Model: tiny, small or gboard.  [default: small]"),
+    click.option("--preset", help="Model: tiny, small, chat or gboard.  [default: small]"),
     click.option(
         "--source", "--logs", "source", help="chat, personas or a JSONL typing log.  [default: personas]"
     ),
@@ -35,6 +35,11 @@ _OPTIONS = [
     click.option("--client-lr", type=float, help="Local learning rate.  [default: 3]"),
     click.option("--clip-norm", type=float, help="Bound on a step's gradient norm; 0 = none.  [default: 1]"),
     click.option("--max-messages", type=int, help="Messages of a phone a round.  [default: 200]"),
+    click.option(
+        "--candidates",
+        type=int,
+        help="Sampled softmax: words besides a phone's own; 0 = exact.  [default: 0]",
+    ),
     click.option("--upload", help="int8 or float32.  [default: int8]"),
     click.option("--update-clip-norm", type=float, help="Bound on an update's norm; 0 = none.  [default: 0]"),
     click.option(
@@ -96,6 +101,7 @@ def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any
         learning_rate=options["client_lr"],
         clip_norm=options["clip_norm"],
         max_messages=options["max_messages"],
+        candidates=options["candidates"],
     )
     algorithm = _changed(
         replace(algorithm, client=client, server=server),

@@ -61,6 +61,7 @@ class CifgConfig:
 PRESETS = {
     "tiny": CifgConfig(vocab=500, embed=16, hidden=32),
     "small": CifgConfig(vocab=5_000, embed=64, hidden=256),
+    "chat": CifgConfig(vocab=10_000, embed=64, hidden=256),
     "gboard": CifgConfig(vocab=10_000, embed=96, hidden=670),
 }
 

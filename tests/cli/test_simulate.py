@@ -127,7 +127,7 @@ def test_users_with_one_message_each_can_learn(simulate, tmp_path):
 
 
 BAD_OPTIONS = {
-    "an unknown preset": (["--preset", "huge"], "preset must be one of tiny, small, gboard, got huge"),
+    "an unknown preset": (["--preset", "huge"], "preset must be one of tiny, small, chat, gboard, got huge"),
     "an unknown algorithm": (["--algorithm", "sgd"], "algorithm must be one of"),
     "an unknown upload": (["--upload", "pigeon"], "upload must be one of"),
     "an unknown vocabulary": (["--vocabulary", "secret"], "vocabulary must be one of"),

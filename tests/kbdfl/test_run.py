@@ -107,7 +107,7 @@ def test_an_empty_file_is_the_default_run(tmp_path):
         ({"run": {"seed": "1"}}, "run.seed must be int, got '1'"),
         ({"run": {"seed": -1}}, "seed must be >= 0, got -1"),
         ({"run": {"devices": -1}}, "devices must be >= 0, got -1"),
-        ({"run": {"preset": "huge"}}, "preset must be one of tiny, small, gboard, got huge"),
+        ({"run": {"preset": "huge"}}, "preset must be one of tiny, small, chat, gboard, got huge"),
         ({"run": {"vocabulary": "mine"}}, "vocabulary must be one of public, training-users, got mine"),
         ({"run": {"dropout": 1}}, r"dropout must lie in \[0, 1\), got 1"),
         ({"run": {"evaluate_every": 0}}, "evaluate_every must be >= 1, got 0"),

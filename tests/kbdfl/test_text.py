@@ -164,11 +164,10 @@ def test_every_public_word_is_one_that_can_be_typed():
     splitter = Vocabulary.of_words([], "")
     assert len(set(words)) == 2000
     assert all(splitter.split(word) == [word] for word in words)
-    assert not any(word.isdigit() for word in words)
 
 
 def test_a_public_list_that_is_too_short_is_refused(monkeypatch):
-    monkeypatch.setattr("wordfreq.top_n_list", lambda language, count: ["the", "12", "a-b"])
+    monkeypatch.setattr("wordfreq.top_n_list", lambda language, count: ["the", "a-b", "e.g."])
     with pytest.raises(DataError, match="fewer than 2 usable words"):
         public_words(2)
 

@@ -16,7 +16,7 @@ def test_presets_have_their_sizes(name, size):
 
 
 def test_an_unknown_preset_is_refused_and_the_known_are_named():
-    with pytest.raises(ConfigError, match="preset must be one of tiny, small, gboard, got huge"):
+    with pytest.raises(ConfigError, match="preset must be one of tiny, small, chat, gboard, got huge"):
         preset("huge")
 
 
