@@ -74,8 +74,8 @@ def demo(
     if not quick:
         say("Real chat text of the chitchat-dataset package; one user in five is held out and never trains.")
     say(
-        f"{len(population):,} phones, model {settings.preset}, {config.rule.rounds:,} rounds of {config.rule.cohort}; "
-        "the server rule is FedAdam, whose output bias starts from public word frequencies."
+        f"{len(population):,} phones, model {settings.preset}, {config.rule.rounds:,} rounds of {config.rule.cohort}. "
+        "FedAdam on the server; the output bias starts from public word frequencies."
     )
     with _server(config, folder.path / "server", port) as url:
         say(f"dashboard  {url}/\nkeyboard   {url}/keyboard")
@@ -112,18 +112,18 @@ def _config(quick: bool, rounds: int | None, seed: int) -> "RunConfig":
     from kbdfl.run import RunConfig, Settings
     from kbdfl.task import RoundRule
 
-    rounds = rounds or (120 if quick else 1_300)
-    settings = Settings(seed=seed, preset="chat", source="chat", evaluate_every=50, evaluate_words=10_000)
+    rounds = rounds or (120 if quick else 1_500)
+    settings = Settings(seed=seed, preset="chat", source="chat", evaluate_every=50, evaluate_words=8_000)
     if quick:
         settings = replace(settings, preset="small", source="personas", devices=1_000, evaluate_words=5_000)
     return RunConfig(
         settings,
         Algorithm(
             client=ClientRule(candidates=1_000),
-            server=FedAdam(learning_rate=0.03 if quick else 0.015, decay_rounds=rounds),
+            server=FedAdam(learning_rate=0.03 if quick else 0.01, decay_rounds=rounds),
         ),
         # These phones do not drop out, so nobody is selected in vain.
-        RoundRule(rounds=rounds, cohort=10, over_selection=1.0, min_reports=5, deadline_s=60, pace_s=0.5),
+        RoundRule(rounds=rounds, cohort=8, over_selection=1.0, min_reports=4, deadline_s=60, pace_s=0.5),
     )
 
 
@@ -140,7 +140,7 @@ def _server(config: "RunConfig", folder: Path, port: int) -> "Iterator[str]":
     config_file, port_file, log_file = folder / "demo.toml", folder / "port", folder / "server.log"
     config_file.write_text(config.to_toml(), "utf-8")
     command = [sys.executable, "-m", "kbdfl", "serve", "--config", str(config_file), "--folder", str(folder)]
-    command += ["--port", str(port), "--port-file", str(port_file)]
+    command += ["--port", str(port), "--port-file", str(port_file), "--export-every", "200"]
     with open(log_file, "wb") as log:
         # Its own session: Ctrl-C reaches this process alone, which then ends the server in order.
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
