@@ -11,7 +11,7 @@ begins in its own begin-of-message context.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import log2
 
@@ -50,10 +50,18 @@ class Trigram:
         self._best: dict[tuple[int, int], tuple[int, ...]] = {}
 
     @classmethod
-    def train(cls, messages: Iterable[Sequence[str]], *, vocabulary: int = 10_000) -> "Trigram":
+    def train(
+        cls,
+        messages: Iterable[Sequence[str]],
+        *,
+        vocabulary: int = 10_000,
+        words: Collection[str] | None = None,
+    ) -> "Trigram":
         """Count `messages` (lists of words); only the `vocabulary` most frequent words are ever suggested.
 
-        Other words share one "unknown" place in contexts. Raises DataError when there is no word at all.
+        With `words` only these are known: a trigram that is compared with a model then predicts from the
+        model's own vocabulary. Other words share one "unknown" place in contexts.
+        Raises DataError when there is no word at all.
         """
         if vocabulary < 1:
             raise ConfigError(f"the vocabulary of a trigram must be >= 1, got {vocabulary}")
@@ -61,7 +69,11 @@ class Trigram:
         if not texts:
             raise DataError("a trigram needs at least one message with a word, got none")
         counts = Counter(word for text in texts for word in text)
+        if words is not None:
+            counts = Counter({word: count for word, count in counts.items() if word in words})
         words = tuple(sorted(counts, key=lambda word: (-counts[word], word))[:vocabulary])
+        if not words:
+            raise DataError("a trigram needs at least one known word, the messages have none")
         unknown, begin, size = len(words), len(words) + 1, len(words) + 2
         ids = {word: i for i, word in enumerate(words)}
         flat: list[int] = []

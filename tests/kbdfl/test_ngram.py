@@ -101,3 +101,14 @@ def test_the_own_unigram_figure_is_the_stated_formula():
 
 def test_one_user_alone_has_no_own_unigram_figure():
     assert own_unigram_bits_saved({"a": [["x"]] * 50, "b": [["y"]] * 3}) is None
+
+
+def test_a_trigram_with_given_words_suggests_no_others():
+    messages = [["see", "zorp"], ["see", "zorp"], ["see", "you"]]
+    assert Trigram.train(messages).suggest(["see"], 1) == ["zorp"]
+    assert Trigram.train(messages, words={"see", "you"}).suggest(["see"], 3) == ["you", "see"]
+
+
+def test_a_trigram_without_a_known_word_is_refused():
+    with pytest.raises(DataError, match="at least one known word"):
+        Trigram.train([["zorp"]], words={"see"})
