@@ -19,7 +19,8 @@ h1 {{ font-size: 1.6rem; margin: 0 }} h2 {{ font-size: 1.1rem; margin: 2rem 0 .5
 .facts div {{ background: #fff; border: 1px solid #e2e6ec; border-radius: .6rem; padding: .7rem .9rem }}
 .facts b {{ display: block; font-size: 1.25rem }} .facts span {{ color: #5b6675; font-size: .85rem }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); gap: 1rem }}
-.plots > div {{ background: #fff; border: 1px solid #e2e6ec; border-radius: .6rem; padding: .5rem; min-width: 0 }}
+.plots > div {{ background: #fff; border: 1px solid #e2e6ec; border-radius: .6rem; padding: .5rem }}
+.plots > div {{ min-width: 0; overflow: hidden }}
 pre {{ background: #fff; border: 1px solid #e2e6ec; border-radius: .6rem; padding: 1rem; overflow-x: auto }}
 p {{ color: #5b6675 }}
 </style></head><body>
@@ -27,6 +28,7 @@ p {{ color: #5b6675 }}
 <section class="facts">{facts}</section>
 <section class="plots">{plots}</section>
 <h2>Configuration</h2><pre>{config}</pre>
+<script>addEventListener("load", () => dispatchEvent(new Event("resize")))</script>
 </body></html>
 """
 
@@ -96,8 +98,8 @@ def _cards(summary: dict[str, Any]) -> list[tuple[str, str]]:
         return "none" if value is None else f"{value / 1000:,.0f} kB"
 
     return [
-        ("recall@1 on held-out users", percent(summary["recall_top1"])),
-        ("recall@3 on held-out users", percent(summary["recall_top3"])),
+        ("recall@1, held-out sample", percent(summary["recall_top1"])),
+        ("recall@3, held-out sample", percent(summary["recall_top3"])),
         ("rounds committed", f"{summary['committed']:,} of {summary['rounds']:,}"),
         ("reports counted", f"{summary['reports']:,}"),
         ("uplink a report", size(summary["uplink_bytes_per_report"])),
@@ -114,7 +116,7 @@ def _plots(rows: list[dict[str, Any]]) -> list[str]:
     at = [row["round"] + 1 for row in measured]
 
     def running_sum(name: str) -> list[float]:
-        return (np.cumsum([row[name] for row in rows]) / 1e6).tolist()
+        return (np.cumsum([row[name] for row in rows]) / 1e9).tolist()
 
     charts = [
         (
@@ -128,7 +130,7 @@ def _plots(rows: list[dict[str, Any]]) -> list[str]:
         ("Training loss", "nats a word", [("loss", rounds, [row["train_loss"] for row in rows])]),
         (
             "Bytes on the wire, running total",
-            "MB",
+            "GB",
             [("up", rounds, running_sum("uplink_bytes")), ("down", rounds, running_sum("downlink_bytes"))],
         ),
         (
@@ -161,7 +163,7 @@ def _plots(rows: list[dict[str, Any]]) -> list[str]:
                 full_html=False,
                 include_plotlyjs=number == 0,
                 div_id=f"plot-{number}",
-                config={"displaylogo": False, "responsive": True},
+                config={"displayModeBar": False, "responsive": True},
             )
         )
     return plots

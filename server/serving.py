@@ -69,6 +69,8 @@ class HttpServer:
     def __init__(self, app: Callable, listener: socket.socket, *, threads: int, max_body_bytes: int) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is ordinary for a fleet
         self._stopping = threading.Event()
+        self._closing = threading.RLock()  # reentrant: a signal may call `stop` in the middle of `run`
+        self._closed = False
         self._sockets: dict = {}
         self._server = create_server(
             app,
@@ -105,13 +107,16 @@ class HttpServer:
         while self._busy() and time.monotonic() < deadline:
             loop(timeout=0.05, use_poll=True, map=self._sockets, count=1)
         self._server.task_dispatcher.shutdown(timeout=GRACE_S)
-        self._server.asyncore.close_all(self._sockets)
+        with self._closing:
+            self._closed = True
+            self._server.asyncore.close_all(self._sockets)
 
     def stop(self) -> None:
         """Make `run` return; may be called from any thread or a signal handler, and more than once."""
-        if not self._stopping.is_set():
-            self._stopping.set()
-            self._server.pull_trigger()
+        self._stopping.set()
+        with self._closing:
+            if not self._closed:  # `run` may have seen the flag and closed the trigger in the meantime
+                self._server.pull_trigger()
 
     def _busy(self) -> bool:
         return any(c.requests or c.total_outbufs_len for c in list(self._server.active_channels.values()))

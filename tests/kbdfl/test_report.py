@@ -116,7 +116,7 @@ def test_a_report_plots_what_the_rows_say(folder):
     lines = {line["name"]: (line["x"], line["y"]) for plot in plots for line in plot}
     assert lines["recall@1"] == ([1, 2], [0.1, 0.15])
     assert lines["loss"] == ([1, 2, 3, 4], [5.0, 4.0, 3.0, None])
-    assert lines["up"][1] == pytest.approx([0.004, 0.008, 0.012, 0.012])
+    assert lines["up"][1] == pytest.approx([4e-6, 8e-6, 12e-6, 12e-6])
     assert lines["reported"][1] == [4, 4, 4, 0]
     assert "15.0%" in html
     assert "25.0%" in html

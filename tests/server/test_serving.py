@@ -147,3 +147,11 @@ class Through:
         headers = headers | ({"Content-Type": content_type} if content_type else {})
         response, body = ask(self._server, method, path, body=data, headers=headers)
         return type("Answer", (), {"status_code": response.status, "json": json.loads(body)})
+
+
+def test_a_server_may_be_stopped_again_after_it_has_closed():
+    with running(lambda environ, start: start("200 OK", []) or [b""]) as server:
+        pass
+    server.stop()
+    server.stop()
+    assert server._closed
