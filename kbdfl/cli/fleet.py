@@ -101,9 +101,10 @@ def _watch(client: "ServerClient", done: threading.Event) -> None:
     from kbdfl.device_sim.harvest import new_rows, progress_of
     from kbdfl.errors import KbdflError
 
-    since, recall = 0, ""
+    since, recall, over = 0, "", False
     with progress(unit="round", desc="learn") as bar:
-        while not done.wait(0.5):
+        while not over:  # and once more when it is, so that the bar ends where the rounds did
+            over = done.wait(0.5)
             try:
                 task = progress_of(client)
                 rows, since = new_rows(client, since)
