@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from kbdfl.device_sim.agent import Cycle, Phone, ServerClient, wait_for_vocabulary
 from kbdfl.device_sim.population import Population
-from kbdfl.device_sim.simulate import has_known_word
+from kbdfl.device_sim.runtime import has_known_word
 from kbdfl.errors import DataError
 from kbdfl.kernels.train import Workspace
 from kbdfl.rng import stream
@@ -37,7 +37,6 @@ class Fleet:
         self.outcomes: Counter[str] = Counter()
         self.uplink_bytes = 0
         self.downlink_bytes = 0
-        self.last_refusal = ""
 
     @property
     def size(self) -> int:
@@ -113,7 +112,5 @@ class Fleet:
             self.outcomes[cycle.outcome] += 1
             self.uplink_bytes += cycle.uplink_bytes
             self.downlink_bytes += cycle.downlink_bytes
-            if cycle.outcome in ("late", "declined"):
-                self.last_refusal = cycle.detail
             # The moment decides who is next, so phones take turns: one that took part goes to the back.
             heapq.heappush(self._waiting, (time.monotonic() + cycle.retry_after_s, index))

@@ -17,7 +17,7 @@ from kbdfl.errors import ConfigError, DataError, KbdflError, ModelError
 from kbdfl.kernels.train import Workspace, local_sgd, scratch_bytes
 from kbdfl.params import digest
 from kbdfl.rng import stream
-from kbdfl.text import PackedBatches, Vocabulary, training_batches
+from kbdfl.text import SPECIALS, PackedBatches, Vocabulary, training_batches
 from kbdfl.transform import encode_chain
 from kbdfl.wire import encode_report
 
@@ -60,6 +60,11 @@ class LocalRun:
 
     batches: PackedBatches
     examples: int
+
+
+def has_known_word(sentences: Sequence[Sequence[int]]) -> bool:
+    """Whether a phone's log holds any word that a model could learn; a phone without one does not check in."""
+    return any(token >= len(SPECIALS) for sentence in sentences for token in sentence)
 
 
 def check_model(assignment: Assignment, params: np.ndarray, vocabulary: Vocabulary) -> None:

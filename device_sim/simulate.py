@@ -15,7 +15,7 @@ from math import inf, nextafter
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.population import Population
-from kbdfl.device_sim.runtime import Declined, LocalRun, check_model, prepare, train
+from kbdfl.device_sim.runtime import Declined, LocalRun, check_model, has_known_word, prepare, train
 from kbdfl.engines import ThreadEngine
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.kernels.train import Workspace
@@ -41,7 +41,7 @@ class Job:
 
 
 class Simulation:
-    """Rounds over a population; `rounds()` yields a metrics row for every closed one."""
+    """Rounds over a population; `rounds` hands on a metrics row for every closed one."""
 
     def __init__(
         self,
@@ -144,8 +144,3 @@ class Simulation:
         due = finished or (result.status == "committed" and result.version % every == 0)
         measured = recall(self.coordinator.params, self._built.task.config, self._held_out) if due else {}
         return metrics_row(result, measured, wall_s=wall_s, virtual_s=result.ended_s)
-
-
-def has_known_word(sentences: list[list[int]]) -> bool:
-    """Whether a phone's log holds any word that a model could learn."""
-    return any(token > 3 for sentence in sentences for token in sentence)

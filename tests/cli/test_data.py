@@ -5,26 +5,9 @@ import json
 
 import pytest
 
-from kbdfl.cli import main
 from kbdfl.device_sim.typing.keystrokes import replay
 from kbdfl.device_sim.typing.records import read_messages
 from kbdfl.device_sim.typing.sources import is_held_out
-
-
-@pytest.fixture
-def kbdfl(capsys):
-    """Run the command line; gives its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        try:
-            main([str(argument) for argument in arguments])
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        streams = capsys.readouterr()
-        return code, streams.out, streams.err
-
-    return run
 
 
 def write(path, users, texts=("see you soon", "see you later")):

@@ -8,8 +8,8 @@ import pytest
 from kbdfl.algorithms import Algorithm, ClientRule, FedAvg
 from kbdfl.device_sim import simulate
 from kbdfl.device_sim.population import Population, held_out_sentences
-from kbdfl.device_sim.runtime import OverBudget
-from kbdfl.device_sim.simulate import Simulation, has_known_word
+from kbdfl.device_sim.runtime import OverBudget, has_known_word
+from kbdfl.device_sim.simulate import Simulation
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.metrics import evaluation_set
 from kbdfl.params import digest
