@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from kbdfl.cli import bench
+from kbdfl.cli.bench import client as bench
+from kbdfl.cli.bench.race import peer_module
 from kbdfl.kernels.train import local_sgd
 from kbdfl.model import init_params, preset
 from kbdfl.rng import stream
@@ -39,7 +40,7 @@ def test_a_peer_that_is_not_installed_is_said_and_not_measured(kbdfl, monkeypatc
     def missing(name):
         raise ImportError(f"no module named {name}")
 
-    monkeypatch.setattr(bench, "_peer", missing)
+    monkeypatch.setattr(bench, "peer_module", missing)
     code, out, _ = kbdfl(
         "bench", "client", "--preset", "tiny", "--peers", "torch", "--repetitions", 3, "--json"
     )
@@ -55,7 +56,7 @@ def test_peers_do_the_same_work_as_the_kernels():
     tokens[:, :, 0] = BOS
     batches = pack([[[*sentence.tolist(), EOS] for sentence in batch] for batch in tokens])
     delta, *_ = local_sgd(params, **config.dims, **batches.arrays, learning_rate=bench.LEARNING_RATE)
-    peer = bench._peer("client_numpy").make(config.spec.views(params), tokens, bench.LEARNING_RATE)()
+    peer = peer_module("client_numpy").make(config.spec.views(params), tokens, bench.LEARNING_RATE)()
     flat = np.concatenate([peer[name].ravel() for name, _ in config.spec.entries])
     assert np.linalg.norm(flat - delta) < 1e-4 * np.linalg.norm(delta)
 

@@ -1,28 +1,21 @@
-"""`kbdfl bench`: our kernels beside their peers on the same arrays, interleaved, in one process."""
+"""`kbdfl bench client`: client updates a second, ours and the peers'."""
 
-import importlib.util
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import click
 
-from kbdfl.cli.common import json_option, progress, seed_option, show
+from kbdfl.cli.bench.race import peer_module, race, timed
+from kbdfl.cli.common import json_option, seed_option, show
 
 STEPS, BATCH, WORDS = 8, 16, 20  # a client update: 8 SGD steps of 16 messages with 20 words
 LEARNING_RATE = 0.5
 PEERS = ("numpy", "torch")
 
 
-@click.group()
-def bench() -> None:
-    """Measure beside peers: medians, ranges and ratios from one interleaved run."""
-
-
-@bench.command()
+@click.command()
 @click.option("--preset", default="small", show_default=True, help="Model: tiny, small, chat or gboard.")
 @click.option("--peers", default="numpy,torch", show_default=True, help="Peers to run where installed.")
 @click.option("--repetitions", type=click.IntRange(3), default=9, show_default=True, help="Runs of each.")
@@ -57,7 +50,7 @@ def client(preset: str, peers: str, repetitions: int, seed: int, as_json: bool) 
     views = config.spec.views(params)
     for peer in wanted:
         try:
-            module = _peer(f"client_{peer}")
+            module = peer_module(f"client_{peer}")
         except ImportError as error:
             missing[peer] = f"not measured: {error}"
             continue
@@ -68,8 +61,14 @@ def client(preset: str, peers: str, repetitions: int, seed: int, as_json: bool) 
         else:
             contestants[peer] = pair[0]
             contestants[f"{peer}_2_cores"] = lambda pair=pair: _together(pair)
-    result = _race(contestants, repetitions, updates={"kbdfl_2_cores": 2, "numpy_2_cores": 2})
-    result = {"bench": "client", "preset": preset, "parameters": config.spec.size} | result
+    seconds = race({name: timed(run) for name, run in contestants.items()}, laps=repetitions)
+    result: dict[str, Any] = {
+        "bench": "client",
+        "preset": preset,
+        "parameters": config.spec.size,
+        "repetitions": repetitions,
+        "contestants": _rates(seconds, {"kbdfl_2_cores": 2, "numpy_2_cores": 2}),
+    }
     rates = {name: row["updates_per_s"] for name, row in result["contestants"].items()}
     for peer in wanted:
         if peer in rates:
@@ -96,17 +95,6 @@ def _ours(config: Any, params: Any, tokens: Any) -> Callable[[], object]:
     )
 
 
-def _peer(name: str) -> Any:
-    """A module of benchmarks/, which is part of a checkout and not of an installed package."""
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if not path.exists() or spec is None or spec.loader is None:
-        raise ImportError("the peers stand in benchmarks/ of a source checkout")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 _POOL = ThreadPoolExecutor(2)
 
 
@@ -123,26 +111,16 @@ def _with_threads(module: Any, count: int, update: Callable[[], object]) -> Call
     return run
 
 
-def _race(
-    contestants: dict[str, Callable[[], object]], repetitions: int, *, updates: dict[str, int]
-) -> dict[str, Any]:
-    """Every contestant once a lap, so that a slow moment of the machine meets all of them."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for lap in progress(range(repetitions + 1), unit="lap", desc="bench"):
-        for name, run in contestants.items():
-            started = time.perf_counter()
-            run()
-            if lap:  # the first one warms up
-                times[name].append(time.perf_counter() - started)
+def _rates(seconds: dict[str, list[float]], updates: dict[str, int]) -> dict[str, Any]:
     rows = {}
-    for name, seconds in times.items():
+    for name, taken in seconds.items():
         count = updates.get(name, 1)
         rows[name] = {
-            "updates_per_s": round(count / statistics.median(seconds), 3),
-            "slowest": round(count / max(seconds), 3),
-            "fastest": round(count / min(seconds), 3),
+            "updates_per_s": round(count / statistics.median(taken), 3),
+            "slowest": round(count / max(taken), 3),
+            "fastest": round(count / min(taken), 3),
         }
-    return {"repetitions": repetitions, "contestants": rows}
+    return rows
 
 
 def _lines(result: dict[str, Any]) -> str:

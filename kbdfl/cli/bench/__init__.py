@@ -1,0 +1,13 @@
+"""`kbdfl bench`: our kernels beside their peers on the same arrays, interleaved."""
+
+import click
+
+from kbdfl.cli.bench import client
+
+
+@click.group()
+def bench() -> None:
+    """Measure beside peers: medians, ranges and ratios from one interleaved run."""
+
+
+bench.add_command(client.client)
