@@ -74,6 +74,8 @@ class Client:
         return grad
 
 
-def make(params: dict[str, np.ndarray], tokens: np.ndarray, learning_rate: float) -> Callable[[], object]:
+def make(
+    params: dict[str, np.ndarray], tokens: np.ndarray, learning_rate: float
+) -> Callable[[], dict[str, np.ndarray]]:
     """A function that performs one client update. tokens int (K, B, T + 1)."""
     return Client(params, tokens, learning_rate).update

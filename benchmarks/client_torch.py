@@ -30,29 +30,26 @@ class Cifg(nn.Module):
         return functional.cross_entropy(logits.flatten(0, 1), y.flatten())
 
 
-def make(params: dict[str, np.ndarray], tokens: np.ndarray, learning_rate: float) -> Callable[[], object]:
+def make(
+    params: dict[str, np.ndarray], tokens: np.ndarray, learning_rate: float
+) -> Callable[[], dict[str, torch.Tensor]]:
     """A function that performs one client update. tokens int (K, B, T + 1)."""
     model = Cifg(params)
-    received = [torch.from_numpy(value.copy()) for value in params.values()]
+    received = {name: torch.from_numpy(value.copy()) for name, value in params.items()}
     optimiser = torch.optim.SGD(model.parameters(), lr=learning_rate)
     batches = [
         (batch[:, :-1].contiguous(), batch[:, 1:].contiguous()) for batch in torch.from_numpy(tokens).long()
     ]
 
-    def update() -> object:
+    def update() -> dict[str, torch.Tensor]:
         with torch.no_grad():
-            for parameter, value in zip(model.parameters(), received, strict=True):
-                parameter.copy_(value)
+            for name, parameter in model.named_parameters():
+                parameter.copy_(received[name])
         for x, y in batches:
             optimiser.zero_grad(set_to_none=True)
             model(x, y).backward()
             optimiser.step()
         with torch.no_grad():
-            return [parameter - value for parameter, value in zip(model.parameters(), received, strict=True)]
+            return {name: parameter - received[name] for name, parameter in model.named_parameters()}
 
     return update
-
-
-def use_threads(count: int) -> None:
-    """How many cores one update may use."""
-    torch.set_num_threads(count)

@@ -1,6 +1,8 @@
 """What every bench shares: an interleaved race, and the peers of `benchmarks/`."""
 
 import importlib.util
+import os
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,3 +49,15 @@ def peer_module(name: str) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def machine() -> str:
+    """Processor and number of cores at hand: figures mean nothing without it."""
+    named = [line for line in _cpuinfo() if line.startswith("model name")]
+    processor = named[0].partition(":")[2].strip() if named else platform.processor() or platform.machine()
+    return f"{processor}, {os.cpu_count()} cores"
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.exists() else []
