@@ -4,7 +4,7 @@
  * (compile-time only, -fopenmp-simd) names the few reductions whose order may change; nothing is compiled with
  * -ffast-math.
  *
- * Shapes: n rows (alive sentences), H cells, V words. All arrays are row-major float32.
+ * Shapes: n rows (alive sentences), H cells, R rows of a tile. All arrays are row-major float32.
  */
 #ifndef KBDFL_SIMD_H
 #define KBDFL_SIMD_H
@@ -64,13 +64,14 @@ KBDFL_CLONES static void kb_cell_forward(int n, int H, float *restrict z, const 
 }
 
 /* Backward of the above. z holds the activated gates and becomes d(pre-activations); dm (n,H) is the gradient at
- * m; dc (n,H) carries the gradient at c from the step after and leaves with the one for the step before. */
+ * m; dc (n,H) carries the gradient at c from the step after and leaves with the one for the step before. tc, of
+ * no more use, becomes m again, which the projection's gradient needs. */
 KBDFL_CLONES static void kb_cell_backward(int n, int H, float *restrict z, const float *restrict c_prev,
-                                          const float *restrict tc, const float *restrict dm, float *restrict dc) {
+                                          float *restrict tc, const float *restrict dm, float *restrict dc) {
     for (int i = 0; i < n; i++) {
         float *restrict g = z + (int64_t)i * 3 * H, *restrict f = g + H, *restrict o = f + H;
-        const float *restrict ti = tc + (int64_t)i * H, *restrict di = dm + (int64_t)i * H;
-        float *restrict ci = dc + (int64_t)i * H;
+        float *restrict ti = tc + (int64_t)i * H, *restrict ci = dc + (int64_t)i * H;
+        const float *restrict di = dm + (int64_t)i * H;
         const float *restrict pi = c_prev ? c_prev + (int64_t)i * H : NULL;
         for (int j = 0; j < H; j++) {
             float gate = g[j], forget = f[j], open = o[j], squashed = ti[j], previous = pi ? pi[j] : 0.0f;
@@ -79,63 +80,75 @@ KBDFL_CLONES static void kb_cell_backward(int n, int H, float *restrict z, const
             f[j] = cell * (previous - gate) * forget * (1.0f - forget);
             o[j] = di[j] * squashed * open * (1.0f - open);
             ci[j] = cell * forget;
+            ti[j] = open * squashed;
         }
     }
 }
 
-/* x (V,) += bias (V,); returns the largest sum. */
-static inline float kb_add_bias(int V, float *restrict x, const float *restrict bias) {
-    float peak = -INFINITY;
-#pragma omp simd reduction(max : peak)
-    for (int j = 0; j < V; j++) {
-        float v = x[j] + bias[j];
-        x[j] = v;
-        peak = v > peak ? v : peak;
-    }
-    return peak;
+/* The output softmax works on blocks of logits (words,R): a word's logits for R rows lie side by side, so that a
+ * row keeps to its lane and no sum runs across lanes. Padding lanes hold whatever a zero row gives. The softmax is
+ * online (Milakov and Gimelshein 2018, arXiv 1805.02867): each block is exponentiated against the peaks so far,
+ * and scaled once they are final. */
+
+/* x (words,R) += bias (words,); peak (R,) becomes the largest logit of each row so far. */
+KBDFL_CLONES static void kb_add_bias(int words, int R, float *restrict x, const float *restrict bias,
+                                     float *restrict peak) {
+    for (int v = 0; v < words; v++, x += R)
+        for (int i = 0; i < R; i++) {
+            float logit = x[i] + bias[v];
+            x[i] = logit;
+            peak[i] = logit > peak[i] ? logit : peak[i];
+        }
 }
 
-/* One row of logits (V,) without bias -> softmax(logits + bias) * scale - scale at the target, in place.
- * Returns -log softmax[target]; target < 0 gives loss 0 and a row of zeros. */
-KBDFL_CLONES static float kb_softmax_row(int V, float *restrict x, const float *restrict bias, int target,
-                                         float scale) {
-    if (target < 0) {
-        memset(x, 0, sizeof(float) * (size_t)V);
-        return 0.0f;
-    }
-    float peak = kb_add_bias(V, x, bias), total = 0.0f, chosen = x[target] - peak;
-#pragma omp simd reduction(+ : total)
-    for (int j = 0; j < V; j++) {
-        float e = kb_exp(x[j] - peak);
-        x[j] = e;
-        total += e;
-    }
-    float factor = scale / total;
-    for (int j = 0; j < V; j++) x[j] *= factor;
-    x[target] -= scale;
-    return logf(total) - chosen;
+/* x (words,R) -> exp(x - peak); total (R,), the sum of the exponentials so far, moves from peak `before` to `peak`
+ * and takes these in. */
+KBDFL_CLONES static void kb_exp_block(int words, int R, float *restrict x, const float *restrict before,
+                                      const float *restrict peak, float *restrict total) {
+    for (int i = 0; i < R; i++) total[i] *= kb_exp(before[i] - peak[i]);
+    for (int v = 0; v < words; v++, x += R)
+        for (int i = 0; i < R; i++) {
+            float e = kb_exp(x[i] - peak[i]);
+            x[i] = e;
+            total[i] += e;
+        }
 }
 
-/* One row of logits (V,) without bias: -log softmax[target] into *loss; returns how many words (ids >= first)
- * score above the target, ties in favour of the smaller id. x becomes logits with bias. The comparisons are
- * written so that a NaN ranks a word last when it is the target and before the target when it is another: a
- * model that diverged scores badly, never perfectly. */
-KBDFL_CLONES static int kb_rank_row(int V, float *restrict x, const float *restrict bias, int target, int first,
-                                    float *restrict loss) {
-    float peak = kb_add_bias(V, x, bias), total = 0.0f, own = x[target];
-    int rank = 0;
-#pragma omp simd reduction(+ : total)
-    for (int j = 0; j < V; j++) total += kb_exp(x[j] - peak);
-    *loss = logf(total) - (own - peak);
-    for (int j = first; j < target; j++) rank += !(x[j] < own);
-    for (int j = target + 1 > first ? target + 1 : first; j < V; j++) rank += !(x[j] <= own);
-    return rank;
+/* x (words,R) from exp(logit - then) to exp(logit - peak) * scale; sums (words,) += each word's sum over rows. */
+KBDFL_CLONES static void kb_scale_block(int words, int R, float *restrict x, const float *restrict then,
+                                        const float *restrict peak, const float *restrict scale, float *restrict factor,
+                                        float *restrict sums) {
+    for (int i = 0; i < R; i++) factor[i] = kb_exp(then[i] - peak[i]) * scale[i];
+    for (int v = 0; v < words; v++, x += R) {
+        float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+        for (int i = 0; i < R; i++) {
+            float p = x[i] * factor[i];
+            x[i] = p;
+            sum += p;
+        }
+        sums[v] += sum;
+    }
 }
 
-/* out (C,) += the sum over the n rows of a (n,C). */
-KBDFL_CLONES static void kb_add_rows(int n, int C, const float *restrict a, float *restrict out) {
+/* How many words of the block x (words,R), which begins at word `start`, score above each row's target, whose
+ * logit is own (R,): ranks (R,) += that. Words below `first` do not count; ties go to the smaller id. A NaN ranks a
+ * word last when it is the target and before the target when it is another: a model that diverged scores badly,
+ * never perfectly. */
+KBDFL_CLONES static void kb_rank_block(int start, int words, int R, const float *restrict x, const float *restrict own,
+                                       const int32_t *restrict targets, int first, int32_t *restrict ranks) {
+    for (int v = first > start ? first - start : 0; v < words; v++)
+        for (int i = 0; i < R; i++) {
+            float logit = x[(int64_t)v * R + i];
+            int above = start + v < targets[i] ? !(logit < own[i]) : !(logit <= own[i]);
+            ranks[i] += start + v == targets[i] ? 0 : above;
+        }
+}
+
+/* out (C,) += the sum over the n rows of a (n,C), whose rows are `stride` apart. */
+KBDFL_CLONES static void kb_add_rows(int n, int C, int64_t stride, const float *restrict a, float *restrict out) {
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < C; j++) out[j] += a[(int64_t)i * C + j];
+        for (int j = 0; j < C; j++) out[j] += a[i * stride + j];
 }
 
 /* out (n,) += a (n,). */

@@ -3,7 +3,9 @@
 import numpy as np
 
 from _checks cimport model_error, packed_error
-from _cifg cimport Dims, Params, Scratch, cifg_forward, head_score, scratch_floats, slice_params, slice_scratch
+from _cifg cimport Dims, Params, cifg_forward, slice_params
+from _head cimport head_score
+from _local cimport Scratch, scratch_floats, slice_scratch
 from _packed cimport Capacity, batch_rows, capacity
 
 
@@ -41,8 +43,10 @@ def score(
     with nogil:
         for k in range(steps.shape[0]):
             N = batch_rows(&active[at], steps[k])
-            cifg_forward(d, p, s, &inputs[row], &active[at], steps[k], N)
-            head_score(d, p, s, &targets[row], N, first_word, &loss_view[row], &rank_view[row])
+            cifg_forward(d, p, s.body, &inputs[row], &active[at], steps[k], N)
+            head_score(
+                d, p, s.head, s.body.r, &targets[row], N, first_word, &loss_view[row], &rank_view[row]
+            )
             row += N
             at += steps[k]
     return losses, ranks

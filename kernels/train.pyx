@@ -14,10 +14,9 @@ import threading
 import numpy as np
 
 from _checks cimport model_error, packed_error
-from _cifg cimport (
-    Dims, Params, Scratch, cifg_backward, cifg_forward, head_forward_backward, parameter_floats, scratch_floats,
-    slice_params, slice_scratch,
-)
+from _cifg cimport Dims, Params, cifg_backward, cifg_forward, parameter_floats, slice_params
+from _head cimport head_forward_backward
+from _local cimport Scratch, scratch_floats, slice_scratch
 from _packed cimport Capacity, batch_rows, capacity
 from _simd cimport kb_descend, kb_subtract, kb_sum_squares
 
@@ -41,9 +40,9 @@ cdef double batch_gradient(
 ) noexcept nogil:
     """The gradient of the batch's mean loss into g; returns the summed loss."""
     cdef double loss
-    cifg_forward(d, p, s, inputs, active, T, N)
-    loss = head_forward_backward(d, p, g, s, targets, N, learned)
-    cifg_backward(d, p, g, s, inputs, active, T, N)
+    cifg_forward(d, p, s.body, inputs, active, T, N)
+    loss = head_forward_backward(d, p, g, s.head, s.body.r, s.body.dr, targets, N, learned)
+    cifg_backward(d, p, g, s.body, inputs, active, T, N)
     return loss
 
 
@@ -93,12 +92,12 @@ def parameter_count(int vocab, int embed, int hidden) -> int:
 
 
 def scratch_bytes(int vocab, int embed, int hidden, *, size_t rows, size_t sentences) -> int:
-    """Bytes that a local run needs beside the parameters it received: delta, gradient and activations.
+    """Bytes of a `Workspace` after a local run: the gradient, the activations, a tile of logits.
 
-    rows and sentences are those of the largest batch.
+    rows and sentences are those of the largest batch. The parameters received and the delta come on top.
     """
     cdef Dims d = dims_of(vocab, embed, hidden)
-    return sizeof(float) * (2 * parameter_floats(d) + scratch_floats(d, rows, sentences))
+    return sizeof(float) * (parameter_floats(d) + scratch_floats(d, rows, sentences))
 
 
 cdef class Workspace:
