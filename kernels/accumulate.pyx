@@ -1,44 +1,172 @@
-"""Running sums over a cohort's updates: one pass over memory an update, in float32, in the order of the calls.
+"""Running sums over a cohort's updates: one pass over memory an update, in the order of the calls.
 
-Multiplication and addition round separately (never fused), so that a sum is the same bytes on every processor
-and in the numpy twin of reference_codec.py.
+In float32 multiplication and addition round separately (never fused), so that a sum is the same bytes on every
+processor and in the numpy twin of reference_codec.py; NaN and infinity travel as IEEE 754 says. Integer sums are
+exact. Whatever is refused with ValueError leaves the sum as it was. A block's `weight * scale` is rounded to
+float32 once.
 """
 
-from libc.math cimport sqrt
-from libc.stdint cimport int8_t, int64_t
+from libc.math cimport isfinite, sqrt
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
+from libc.string cimport memcpy
 
-cdef extern from "quantize_simd.h" nogil:
-    void kb_accumulate_int8(int64_t n, int block, double weight, const int8_t *q, const float *scales, float *acc)
+from _blocks cimport check_packed, check_scales
+from _indices cimport check_indices
+
+cdef extern from "accumulate_simd.h" nogil:
+    void kb_accumulate_int8(
+        int64_t n, int block, int add, double weight, const int8_t *q, const float *scales, float *acc)
+    void kb_accumulate_4bit(
+        int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
+    void kb_accumulate_1bit(
+        int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
     void kb_accumulate_float32(int64_t n, float weight, const float *x, float *acc)
-    void kb_scale(int64_t n, float factor, float *x)
+    void kb_accumulate_sparse(
+        int64_t k, float weight, const int32_t *indices, const float *values, float *acc)
+    void kb_accumulate_sparse_int8(
+        int64_t k, int block, double weight, const int32_t *indices, const int8_t *q, const float *scales,
+        float *acc)
+    void kb_accumulate_rows(
+        int64_t count, int64_t width, float weight, const int32_t *rows, const float *values, float *acc)
+
+cdef extern from "integer_simd.h" nogil:
+    int kb_sum_int32(int64_t n, int32_t weight, const int8_t *q, int32_t *acc)
+    int kb_sum_int64(int64_t n, int64_t weight, const int8_t *q, int64_t *acc)
+
+cdef extern from "norm_simd.h" nogil:
     double kb_squared_norm(int64_t n, const float *x)
+    void kb_scale(int64_t n, float factor, float *x)
+    void kb_scale_into(int64_t n, float factor, const float *x, float *out)
+
+ctypedef fused whole:
+    int32_t
+    int64_t
+
+# Each scaled value is rounded to float32 once more, which may lengthen the vector by 2^-23 of its length.
+cdef double JUST_INSIDE = 1 - 2.0**-22
 
 
-def accumulate_int8(float[::1] acc, const int8_t[::1] q, const float[::1] scales, double weight, *, int block=256):
-    """acc (P,) += weight * scale * q, the dequantisation and the weighted sum in one pass.
-
-    `weight * scale` is rounded to float32 once a block. Raises ValueError if the lengths do not fit.
-    """
-    cdef int64_t n = acc.shape[0]
-    if block < 1:
-        raise ValueError(f"block must be >= 1, got {block}")
-    if q.shape[0] != n:
-        raise ValueError(f"q must hold {n} values, got {q.shape[0]}")
-    if scales.shape[0] != n // block + (n % block > 0):
-        raise ValueError(f"{n} values in blocks of {block} do not fit {scales.shape[0]} scales")
-    if n > 0:
-        with nogil:
-            kb_accumulate_int8(n, block, weight, &q[0], &scales[0], &acc[0])
+cdef int check_length(str name, int64_t size, int64_t wanted) except -1:
+    if size != wanted:
+        raise ValueError(f"{name} must hold {wanted} values, got {size}")
+    return 0
 
 
 def accumulate_float32(float[::1] acc, const float[::1] x, double weight):
     """acc (P,) += float32(weight) * x. Raises ValueError if the lengths differ."""
     cdef int64_t n = acc.shape[0]
-    if x.shape[0] != n:
-        raise ValueError(f"x must hold {n} values, got {x.shape[0]}")
+    check_length("x", x.shape[0], n)
     if n > 0:
         with nogil:
             kb_accumulate_float32(n, <float>weight, &x[0], &acc[0])
+
+
+def accumulate_int8(float[::1] acc, const int8_t[::1] q, const float[::1] scales, double weight, *, int block=256):
+    """acc (P,) += weight * scale * q for what `quantize_int8` gave. Raises ValueError if the lengths do not fit."""
+    cdef int64_t n = acc.shape[0]
+    check_length("q", q.shape[0], n)
+    check_scales(n, block, 1, scales)
+    if n > 0:
+        with nogil:
+            kb_accumulate_int8(n, block, True, weight, &q[0], &scales[0], &acc[0])
+
+
+def accumulate_4bit(
+    float[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
+):
+    """acc (P,) += weight * scale * level for what `quantize_4bit` gave; refuses what `dequantize_4bit` refuses."""
+    cdef int64_t n = acc.shape[0]
+    check_scales(n, block, 2, scales)
+    check_packed(n, 2, packed)
+    if n > 0:
+        with nogil:
+            kb_accumulate_4bit(n, block, True, weight, &packed[0], &scales[0], &acc[0])
+
+
+def accumulate_1bit(
+    float[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
+):
+    """acc (P,) += weight * ±scale for what `quantize_1bit` gave; refuses what `dequantize_1bit` refuses."""
+    cdef int64_t n = acc.shape[0]
+    check_scales(n, block, 8, scales)
+    check_packed(n, 8, packed)
+    if n > 0:
+        with nogil:
+            kb_accumulate_1bit(n, block, True, weight, &packed[0], &scales[0], &acc[0])
+
+
+def accumulate_sparse(float[::1] acc, const int32_t[::1] indices, const float[::1] values, double weight):
+    """acc (P,)[indices] += float32(weight) * values, indices and values (K,).
+
+    Raises ValueError unless the indices ascend strictly within [0, P).
+    """
+    cdef int64_t k = indices.shape[0]
+    check_length("values", values.shape[0], k)
+    check_indices("indices", indices, acc.shape[0])
+    if k > 0:
+        with nogil:
+            kb_accumulate_sparse(k, <float>weight, &indices[0], &values[0], &acc[0])
+
+
+def accumulate_sparse_int8(
+    float[::1] acc,
+    const int32_t[::1] indices,
+    const int8_t[::1] q,
+    const float[::1] scales,
+    double weight,
+    *,
+    int block=256,
+):
+    """acc (P,)[indices] += weight * scale * q, indices and q (K,), a scale for each `block` of the K levels.
+
+    Raises ValueError unless the indices ascend strictly within [0, P) and the lengths fit.
+    """
+    cdef int64_t k = indices.shape[0]
+    check_length("q", q.shape[0], k)
+    check_scales(k, block, 1, scales)
+    check_indices("indices", indices, acc.shape[0])
+    if k > 0:
+        with nogil:
+            kb_accumulate_sparse_int8(k, block, weight, &indices[0], &q[0], &scales[0], &acc[0])
+
+
+def accumulate_rows(float[:, ::1] acc, const int32_t[::1] rows, const float[:, ::1] values, double weight):
+    """acc (V, E)[rows] += float32(weight) * values (R, E) for what `gather_rows` gave.
+
+    Raises ValueError unless the rows (R,) ascend strictly within [0, V) and the shapes fit.
+    """
+    cdef int64_t count = rows.shape[0], width = acc.shape[1]
+    if values.shape[0] != count or values.shape[1] != width:
+        raise ValueError(f"values must be ({count}, {width}), got ({values.shape[0]}, {values.shape[1]})")
+    check_indices("rows", rows, acc.shape[0])
+    if count > 0 and width > 0:
+        with nogil:
+            kb_accumulate_rows(count, width, <float>weight, &rows[0], &values[0, 0], &acc[0, 0])
+
+
+def accumulate_levels(whole[::1] acc, const int8_t[::1] q, int64_t weight=1):
+    """acc (P,) int32 or int64 += weight * q (P,) int8, exactly.
+
+    Raises OverflowError, and leaves `acc` as it was, if a sum does not fit or |weight| exceeds 2^24 - 1 (int32) or
+    2^56 - 1 (int64). Raises ValueError if the lengths differ.
+    """
+    cdef int64_t n = acc.shape[0], limit = (<int64_t>1 << (8 * sizeof(whole) - 8)) - 1
+    cdef int overflowed = False
+    check_length("q", q.shape[0], n)
+    if not -limit <= weight <= limit:
+        raise OverflowError(f"weight must be in [-{limit}, {limit}], got {weight}")
+    if n > 0:
+        with nogil:
+            if whole is int32_t:
+                overflowed = kb_sum_int32(n, <int32_t>weight, &q[0], &acc[0])
+                if overflowed:
+                    kb_sum_int32(n, <int32_t>-weight, &q[0], &acc[0])
+            else:
+                overflowed = kb_sum_int64(n, weight, &q[0], &acc[0])
+                if overflowed:
+                    kb_sum_int64(n, -weight, &q[0], &acc[0])
+    if overflowed:
+        raise OverflowError(f"sums must fit {8 * sizeof(whole)} bits, got one that does not")
 
 
 def scale_inplace(float[::1] x, double factor):
@@ -55,3 +183,37 @@ def l2_norm(const float[::1] x):
         with nogil:
             total = kb_squared_norm(x.shape[0], &x[0])
     return sqrt(total)
+
+
+def norm_clip(const float[::1] x, double clip_norm, *, float[::1] out):
+    """out (P,) = x * min(1, clip_norm / ||x||), its norm never above `clip_norm`; returns ||x||, as `l2_norm` does.
+
+    `out` may be x itself, but must not overlap it otherwise. A pass that reads for the norm; then one that scales,
+    or copies what is short enough into another `out`, or none. Raises ValueError, with nothing written, if x is not
+    finite, the lengths differ or clip_norm is not finite and > 0.
+    """
+    cdef int64_t n = x.shape[0]
+    cdef double norm = 0
+    cdef float factor
+    check_length("out", out.shape[0], n)
+    if not (isfinite(clip_norm) and clip_norm > 0):
+        raise ValueError(f"clip_norm must be finite and > 0, got {clip_norm}")
+    if n == 0:
+        return norm
+    cdef const float *source = &x[0]
+    cdef float *target = &out[0]
+    if source != target and source < target + n and target < source + n:
+        raise ValueError("out must be x itself or must not overlap it, got a part of it")
+    with nogil:
+        norm = sqrt(kb_squared_norm(n, source))
+        factor = <float>(clip_norm / norm * JUST_INSIDE)
+        if norm > clip_norm and isfinite(norm):
+            if source == target:
+                kb_scale(n, factor, target)
+            else:
+                kb_scale_into(n, factor, source, target)
+        elif norm <= clip_norm and source != target:
+            memcpy(target, source, n * sizeof(float))
+    if not isfinite(norm):
+        raise ValueError("update must be finite, got a NaN or an infinity")
+    return norm

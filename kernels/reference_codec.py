@@ -1,12 +1,8 @@
-"""The numpy twins of quantize.pyx and accumulate.pyx, the oracle of their tests.
-
-Same bytes everywhere but in `l2_norm`, whose order of summation is numpy's (relative tolerance 1e-12).
-"""
+"""The numpy twins of quantize.pyx, the oracle of its tests: same arguments, same bytes."""
 
 import numpy as np
 
 ONE_STEP = np.float32(1 << 24)
-LAST_STEP = 127 << 24
 LARGEST = np.float32(2.0**127)
 SMALLEST_BLOCK = np.float32(2.0**-96)
 
@@ -34,17 +30,23 @@ def random_bits(seed: int, size: int, block: int) -> np.ndarray:
 
 def quantize_int8(x: np.ndarray, *, block: int = 256, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """(q (P,) int8, scales (ceil(P / block),) float32) of x (P,) float32; ValueError if not finite."""
-    if not np.all(np.abs(x) <= LARGEST):
-        raise ValueError("update must be finite and at most 2^127, got a value that is not")
-    starts = np.arange(0, x.size, block)
-    largest = np.maximum.reduceat(np.abs(x), starts) if x.size else np.empty(0, np.float32)
-    vanishing = largest < SMALLEST_BLOCK
-    scales = np.where(vanishing, np.float32(0), largest / np.float32(127))
-    factors = np.where(vanishing, np.float32(0), ONE_STEP / np.where(vanishing, np.float32(1), scales))
-    fixed = (x * factors[np.arange(x.size) // block]).astype(np.int32)
-    fixed = np.clip(fixed, -LAST_STEP, LAST_STEP)
-    up = (random_bits(seed, x.size, block) >> np.uint32(8)).astype(np.int32)
-    return ((fixed + up) >> 24).astype(np.int8), scales
+    return _round_levels(x, 127, block=block, seed=seed)
+
+
+def quantize_4bit(x: np.ndarray, *, block: int = 256, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(packed (ceil(P / 2),) uint8, scales (ceil(P / block),) float32)."""
+    levels, scales = _round_levels(x, 7, block=block, seed=seed)
+    nibbles = np.append(levels, np.zeros(x.size % 2, np.int8)).view(np.uint8) & np.uint8(15)
+    return nibbles[::2] | nibbles[1::2] << np.uint8(4), scales
+
+
+def quantize_1bit(x: np.ndarray, *, block: int = 256, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(packed (ceil(P / 8),) uint8, scales (ceil(P / block),) float32)."""
+    scales, factors = _scales(x, 1, ONE_STEP / np.float32(2), block=block)
+    of_place = np.arange(x.size) // block
+    thresholds = (x * factors[of_place]).astype(np.int32) + np.int32(1 << 23)
+    minus = (random_bits(seed, x.size, block) >> np.uint32(8) >= thresholds) & (scales[of_place] > 0)
+    return np.packbits(minus, bitorder="little"), scales
 
 
 def dequantize_int8(q: np.ndarray, scales: np.ndarray, *, block: int = 256) -> np.ndarray:
@@ -52,24 +54,41 @@ def dequantize_int8(q: np.ndarray, scales: np.ndarray, *, block: int = 256) -> n
     return q.astype(np.float32) * np.repeat(scales, block)[: q.size]
 
 
-def accumulate_int8(
-    acc: np.ndarray, q: np.ndarray, scales: np.ndarray, weight: float, *, block: int = 256
-) -> None:
-    """acc (P,) += float32(weight * scale) * q."""
-    steps = (weight * scales.astype(np.float64)).astype(np.float32)
-    acc += q.astype(np.float32) * np.repeat(steps, block)[: q.size]
+def dequantize_4bit(packed: np.ndarray, scales: np.ndarray, *, size: int, block: int = 256) -> np.ndarray:
+    """level * scale (size,) float32."""
+    return dequantize_int8(unpack_4bit(packed, size), scales, block=block)
 
 
-def accumulate_float32(acc: np.ndarray, x: np.ndarray, weight: float) -> None:
-    """acc (P,) += float32(weight) * x."""
-    acc += np.float32(weight) * x
+def dequantize_1bit(packed: np.ndarray, scales: np.ndarray, *, size: int, block: int = 256) -> np.ndarray:
+    """±scale (size,) float32."""
+    return dequantize_int8(unpack_1bit(packed, size), scales, block=block)
 
 
-def scale_inplace(x: np.ndarray, factor: float) -> None:
-    """x (P,) *= float32(factor)."""
-    x *= np.float32(factor)
+def unpack_4bit(packed: np.ndarray, size: int) -> np.ndarray:
+    """The int8 levels (size,), the low half of a byte first."""
+    nibbles = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=1).ravel()[:size].view(np.int8)
+    return (nibbles ^ np.int8(8)) - np.int8(8)
 
 
-def l2_norm(x: np.ndarray) -> float:
-    """The Euclidean norm of x (P,), summed in float64."""
-    return float(np.sqrt(np.sum(np.square(x, dtype=np.float64))))
+def unpack_1bit(packed: np.ndarray, size: int) -> np.ndarray:
+    """1 or -1 as int8 (size,), the lowest bit of a byte first, a set bit for minus."""
+    return np.int8(1) - np.int8(2) * np.unpackbits(packed, count=size, bitorder="little").view(np.int8)
+
+
+def _scales(x: np.ndarray, last: int, step: np.float32, *, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """A block's scale, at which max |x| is `last` steps, and step / scale; zeros where the block vanishes."""
+    if not np.all(np.abs(x) <= LARGEST):
+        raise ValueError("update must be finite and at most 2^127, got a value that is not")
+    starts = np.arange(0, x.size, block)
+    largest = np.maximum.reduceat(np.abs(x), starts) if x.size else np.empty(0, np.float32)
+    vanishing = largest < SMALLEST_BLOCK
+    scales = np.where(vanishing, np.float32(0), largest / np.float32(last))
+    return scales, np.where(vanishing, np.float32(0), step / np.where(vanishing, np.float32(1), scales))
+
+
+def _round_levels(x: np.ndarray, last: int, *, block: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    scales, factors = _scales(x, last, ONE_STEP, block=block)
+    fixed = (x * factors[np.arange(x.size) // block]).astype(np.int32)
+    fixed = np.clip(fixed, -(last << 24), last << 24)
+    up = (random_bits(seed, x.size, block) >> np.uint32(8)).astype(np.int32)
+    return ((fixed + up) >> 24).astype(np.int8), scales

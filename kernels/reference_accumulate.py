@@ -1,0 +1,92 @@
+"""The numpy twins of accumulate.pyx, the oracle of its tests: same arguments, same bytes."""
+
+import numpy as np
+
+from kbdfl.kernels.reference_codec import unpack_1bit, unpack_4bit
+
+SUM_LANES = 32
+JUST_INSIDE = 1 - 2.0**-22
+
+
+def accumulate_float32(acc: np.ndarray, x: np.ndarray, weight: float) -> None:
+    """acc (P,) += float32(weight) * x."""
+    acc += np.float32(weight) * x
+
+
+def accumulate_int8(
+    acc: np.ndarray, q: np.ndarray, scales: np.ndarray, weight: float, *, block: int = 256
+) -> None:
+    """acc (P,) += float32(weight * scale) * q."""
+    acc += _weighted(q, scales, weight, block)
+
+
+def accumulate_4bit(
+    acc: np.ndarray, packed: np.ndarray, scales: np.ndarray, weight: float, *, block: int = 256
+) -> None:
+    """acc (P,) += float32(weight * scale) * level."""
+    acc += _weighted(unpack_4bit(packed, acc.size), scales, weight, block)
+
+
+def accumulate_1bit(
+    acc: np.ndarray, packed: np.ndarray, scales: np.ndarray, weight: float, *, block: int = 256
+) -> None:
+    """acc (P,) += ±float32(weight * scale)."""
+    acc += _weighted(unpack_1bit(packed, acc.size), scales, weight, block)
+
+
+def accumulate_sparse(acc: np.ndarray, indices: np.ndarray, values: np.ndarray, weight: float) -> None:
+    """acc (P,)[indices] += float32(weight) * values; the indices (K,) are distinct."""
+    acc[indices] += np.float32(weight) * values
+
+
+def accumulate_sparse_int8(
+    acc: np.ndarray,
+    indices: np.ndarray,
+    q: np.ndarray,
+    scales: np.ndarray,
+    weight: float,
+    *,
+    block: int = 256,
+) -> None:
+    """acc (P,)[indices] += float32(weight * scale) * q; the indices (K,) are distinct."""
+    acc[indices] += _weighted(q, scales, weight, block)
+
+
+def accumulate_rows(acc: np.ndarray, rows: np.ndarray, values: np.ndarray, weight: float) -> None:
+    """acc (V, E)[rows] += float32(weight) * values (R, E); the rows (R,) are distinct."""
+    acc[rows] += np.float32(weight) * values
+
+
+def accumulate_levels(acc: np.ndarray, q: np.ndarray, weight: int = 1) -> None:
+    """acc (P,) int32 or int64 += weight * q; OverflowError if a sum does not fit."""
+    range_ = np.iinfo(acc.dtype)
+    sums = acc.astype(object) + weight * q.astype(object)
+    if any(not range_.min <= total <= range_.max for total in sums):
+        raise OverflowError(f"sums must fit {range_.bits} bits, got one that does not")
+    acc[:] = sums.astype(acc.dtype)
+
+
+def scale_inplace(x: np.ndarray, factor: float) -> None:
+    """x (P,) *= float32(factor)."""
+    x *= np.float32(factor)
+
+
+def l2_norm(x: np.ndarray) -> float:
+    """The Euclidean norm of x (P,), in SUM_LANES partial sums of float64 that are added from the first to the last."""
+    squares = np.zeros((-(-x.size // SUM_LANES), SUM_LANES))
+    squares.ravel()[: x.size] = np.square(x, dtype=np.float64)
+    return float(np.sqrt(sum(np.add.accumulate(squares)[-1]))) if x.size else 0.0
+
+
+def norm_clip(x: np.ndarray, clip_norm: float, *, out: np.ndarray) -> float:
+    """out (P,) = x * min(1, clip_norm / ||x||); returns ||x||."""
+    norm = l2_norm(x)
+    if not np.isfinite(norm):
+        raise ValueError("update must be finite, got a NaN or an infinity")
+    out[:] = x if norm <= clip_norm else x * np.float32(clip_norm / norm * JUST_INSIDE)
+    return norm
+
+
+def _weighted(q: np.ndarray, scales: np.ndarray, weight: float, block: int) -> np.ndarray:
+    steps = (weight * scales.astype(np.float64)).astype(np.float32)
+    return q.astype(np.float32) * np.repeat(steps, block)[: q.size]
