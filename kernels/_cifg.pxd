@@ -5,9 +5,8 @@
 from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
-from _simd cimport (
-    KB_ALIGN, KB_PANEL, kb_add, kb_add_rows, kb_cell_backward, kb_cell_forward, kb_gemm, kb_pack, kb_packed_floats,
-)
+from _gemm cimport KB_ALIGN, KB_PANEL, kb_gemm, kb_pack, kb_packed_floats
+from _simd cimport kb_add, kb_add_rows, kb_cell_backward, kb_cell_forward
 
 
 cdef struct Dims:

@@ -14,6 +14,7 @@
 #ifndef KBDFL_GEMM_H
 #define KBDFL_GEMM_H
 
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -59,7 +60,7 @@
 #define KB_BLOCK 12
 #include "_gemm_isa.h"
 #define KB_ISA(name) name##_avx512
-#define KB_TARGET __attribute__((target("avx512f,avx512vl,avx512dq,avx2,fma")))
+#define KB_TARGET __attribute__((target("avx512f,avx512vl,avx2,fma")))
 #define KB_LANES 16
 #define KB_WIDTH 4
 #define KB_BLOCK 24
@@ -88,19 +89,31 @@ static void kb_pack(int M, int K, const float *restrict source, int64_t sk, int6
     }
 }
 
+typedef void (*kb_gemm_function)(int M, int N, int K, const float *panel, int64_t stride, int64_t next, const float *b,
+                                 int64_t bk, int64_t bj, const float *from, int64_t ldf, float *c, int64_t ldc);
+
+enum { KB_BASE, KB_AVX2, KB_AVX512 };
+
+/* The variant of an instruction set, or NULL where this build or this processor does not have it. */
+static inline kb_gemm_function kb_gemm_of(int instructions) {
+#ifdef KB_DISPATCH
+    if (instructions == KB_AVX512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") ? kb_gemm_avx512 : NULL;
+    if (instructions == KB_AVX2)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? kb_gemm_avx2 : NULL;
+#endif
+    return instructions == KB_BASE ? kb_gemm_base : NULL;
+}
+
 /* c (N,M) = from (N,M) + panel (K,M)^T b (K,N)^T, with row strides ldc and ldf (0 repeats one row); from NULL is
  * zero and may be c itself. The panels begin at `panel`, their rows are `stride` floats apart and the panels
  * `next`: KB_PANEL and K * KB_PANEL for a packed operand, the row length and KB_PANEL for a plain one. */
 static inline void kb_gemm(int M, int N, int K, const float *panel, int64_t stride, int64_t next, const float *b,
                            int64_t bk, int64_t bj, const float *from, int64_t ldf, float *c, int64_t ldc) {
-#ifdef KB_DISPATCH
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        kb_gemm_avx512(M, N, K, panel, stride, next, b, bk, bj, from, ldf, c, ldc);
-    else if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        kb_gemm_avx2(M, N, K, panel, stride, next, b, bk, bj, from, ldf, c, ldc);
-    else
-#endif
-        kb_gemm_base(M, N, K, panel, stride, next, b, bk, bj, from, ldf, c, ldc);
+    kb_gemm_function best = kb_gemm_of(KB_AVX512);
+    if (best == NULL) best = kb_gemm_of(KB_AVX2);
+    if (best == NULL) best = kb_gemm_base;
+    best(M, N, K, panel, stride, next, b, bk, bj, from, ldf, c, ldc);
 }
 
 #endif

@@ -6,9 +6,8 @@ from libc.stdint cimport int64_t
 from libc.string cimport memcpy, memset
 
 from _cifg cimport Dims, Params, take
-from _simd cimport (
-    KB_ALIGN, KB_PANEL, kb_add_bias, kb_exp_block, kb_gemm, kb_pack, kb_rank_block, kb_scale_block,
-)
+from _gemm cimport KB_ALIGN, KB_PANEL, kb_gemm
+from _simd cimport kb_add_bias, kb_exp_block, kb_prefetch, kb_rank_block, kb_scale_block
 
 cdef enum:
     HEAD_WORDS = 96  # of a block: long enough for the products over words, and its logits fit the nearest cache
@@ -138,8 +137,13 @@ cdef inline double head_forward_backward(
                 if start <= s.target[i] < start + words:
                     x[<size_t> (s.target[i] - start) * R + i] -= share
                     g.bias[s.target[i]] -= share
+            kb_prefetch(x + <size_t> words * R, <int64_t> HEAD_WORDS * R)
             kb_gemm(R, E, words, x, R, 0, emb, E, 1, s.dr, R, s.dr, R)
-            kb_gemm(E, words, rows, s.r, padded(E), KB_PANEL, x, 1, R, NULL if first else into, E, into, E)
+            for i in range(4):
+                kb_prefetch(into + (words + i * 24) * E, 24 * E)
+                kb_prefetch(emb + (words + i * 24) * E, 24 * E)
+                if i * 24 < words:
+                    kb_gemm(E, min(24, words - i * 24), rows, s.r, padded(E), KB_PANEL, x + i * 24 * R, 1, R, NULL if first else into + i * 24 * E, E, into + i * 24 * E, E)
         first = False
         for i in range(rows):
             for j in range(E):

@@ -145,6 +145,13 @@ KBDFL_CLONES static void kb_rank_block(int start, int words, int R, const float 
         }
 }
 
+/* Ask for `floats` numbers at p, so that they are in the second cache when they are needed. */
+static inline void kb_prefetch(const float *p, int64_t floats) {
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(NOPF)
+    for (int64_t j = 0; j < floats; j += 16) __builtin_prefetch(p + j, 0, 2);
+#endif
+}
+
 /* out (C,) += the sum over the n rows of a (n,C), whose rows are `stride` apart. */
 KBDFL_CLONES static void kb_add_rows(int n, int C, int64_t stride, const float *restrict a, float *restrict out) {
     for (int i = 0; i < n; i++)

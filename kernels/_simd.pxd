@@ -1,4 +1,4 @@
-# Declarations of _simd.h and _gemm.h, where the loops are explained.
+# Declarations of _simd.h, where the loops are explained.
 from libc.stdint cimport int64_t
 
 cdef extern from "_simd.h" nogil:
@@ -13,18 +13,9 @@ cdef extern from "_simd.h" nogil:
     void kb_rank_block(
         int start, int words, int R, const float *x, const float *own, const int *targets, int first, int *ranks
     )
+    void kb_prefetch(const float *p, int64_t floats)
     void kb_add_rows(int n, int C, int64_t stride, const float *a, float *out)
     void kb_add(int64_t n, const float *a, float *out)
     double kb_sum_squares(int64_t n, const float *x)
     void kb_descend(int64_t n, float step, const float *g, float *x)
     void kb_subtract(int64_t n, const float *a, const float *b, float *out)
-
-cdef extern from "_gemm.h" nogil:
-    enum: KB_PANEL
-    enum: KB_ALIGN
-    size_t kb_packed_floats(size_t K, size_t M)
-    void kb_pack(int M, int K, const float *source, int64_t sk, int64_t sm, float *packed)
-    void kb_gemm(
-        int M, int N, int K, const float *panel, int64_t stride, int64_t next, const float *b, int64_t bk, int64_t bj,
-        const float *start, int64_t ldf, float *c, int64_t ldc,
-    )
