@@ -50,8 +50,6 @@ DOORS = {
     "compression": ["kbdfl.wire"],  # in the standard library from 3.14; elsewhere a third party
     "tomli_w": ["kbdfl.config"],
     "safetensors": ["kbdfl.params", "kbdfl.server.store"],
-    "threadpoolctl": ["kbdfl.kernels"],
-    "scipy": ["kbdfl.kernels"],
 }
 
 
