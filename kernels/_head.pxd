@@ -10,7 +10,7 @@ from _gemm cimport KB_ALIGN, KB_PANEL, kb_gemm
 from _simd cimport kb_add_bias, kb_exp_block, kb_prefetch, kb_rank_block, kb_scale_block
 
 cdef enum:
-    HEAD_WORDS = 96  # of a block: long enough for the products over words, and its logits fit the nearest cache
+    HEAD_WORDS = 48  # of a block: long enough for the products over words, and its logits fit the nearest cache
 
 
 cdef struct Head:  # of one tile
@@ -61,6 +61,12 @@ cdef inline int tile_rows(int rows) noexcept nogil:
     return KB_ALIGN * ((vectors + tiles - 1) // tiles)
 
 
+cdef inline void fetch(Dims d, const float *array, int width, int start) noexcept nogil:
+    """Bring the rows of the block at `start` of an array (V,width) nearer while the block before is worked on: the
+    arrays are too large for the second cache, and products at this rate would wait for them."""
+    kb_prefetch(array + <size_t> start * width, <int64_t> min(<int> HEAD_WORDS, d.V - start) * width)
+
+
 cdef inline int next_tile(Dims d, Head s, const float *r, const int *targets, int N, int *at, int R) noexcept nogil:
     """Gather the next at most R rows that have a target, from row at[0] on; returns how many."""
     cdef int rows = 0, i, E = d.E
@@ -91,6 +97,7 @@ cdef inline void tile_logits(Dims d, Params p, Head s, int R, int rows, bint exp
         start = block * HEAD_WORDS
         words = min(<int> HEAD_WORDS, d.V - start)
         x = s.logits + <size_t> start * R
+        fetch(d, p.emb, E, start + words)
         kb_gemm(R, words, E, s.lanes, R, 0, p.emb + <size_t> start * E, 1, E, NULL, 0, x, R)
         memcpy(before, s.peak, R * sizeof(float))
         kb_add_bias(words, R, x, p.bias + start, s.peak)
@@ -137,13 +144,11 @@ cdef inline double head_forward_backward(
                 if start <= s.target[i] < start + words:
                     x[<size_t> (s.target[i] - start) * R + i] -= share
                     g.bias[s.target[i]] -= share
-            kb_prefetch(x + <size_t> words * R, <int64_t> HEAD_WORDS * R)
+            fetch(d, s.logits, R, start + words)
+            fetch(d, p.emb, E, start + words)
             kb_gemm(R, E, words, x, R, 0, emb, E, 1, s.dr, R, s.dr, R)
-            for i in range(4):
-                kb_prefetch(into + (words + i * 24) * E, 24 * E)
-                kb_prefetch(emb + (words + i * 24) * E, 24 * E)
-                if i * 24 < words:
-                    kb_gemm(E, min(24, words - i * 24), rows, s.r, padded(E), KB_PANEL, x + i * 24 * R, 1, R, NULL if first else into + i * 24 * E, E, into + i * 24 * E, E)
+            fetch(d, g.emb, E, start + words)
+            kb_gemm(E, words, rows, s.r, padded(E), KB_PANEL, x, 1, R, NULL if first else into, E, into, E)
         first = False
         for i in range(rows):
             for j in range(E):

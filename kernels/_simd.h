@@ -30,7 +30,7 @@ static inline float kb_exp(float x) {
     p = p * f + 1.6666665459e-1f;
     p = p * f + 5.0000001201e-1f;
     p = p * f * f + f + 1.0f;
-    int32_t bits = ((int32_t)n + 127) << 23;
+    uint32_t bits = ((uint32_t)(int32_t)n + 127u) << 23; /* unsigned: of NaN anything may be shifted */
     float power;
     memcpy(&power, &bits, 4);
     return p * power;
@@ -145,9 +145,9 @@ KBDFL_CLONES static void kb_rank_block(int start, int words, int R, const float 
         }
 }
 
-/* Ask for `floats` numbers at p, so that they are in the second cache when they are needed. */
+/* Ask for `floats` numbers at p, so that they are in the second cache once they are needed. */
 static inline void kb_prefetch(const float *p, int64_t floats) {
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(NOPF)
+#if defined(__GNUC__) || defined(__clang__)
     for (int64_t j = 0; j < floats; j += 16) __builtin_prefetch(p + j, 0, 2);
 #endif
 }

@@ -62,7 +62,7 @@ static inline void kb_add_values(int64_t n, float weight, const float *restrict 
     for (int64_t j = 0; j < n; j++) acc[j] = acc[j] + x[j] * weight;
 }
 
-KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_float32(int64_t n, float weight, const float *restrict x,
+KBDFL_STREAM_CLONES KBDFL_EXACT static void kb_accumulate_float32(int64_t n, float weight, const float *restrict x,
                                                            float *restrict acc) {
     const int64_t lead = kb_unaligned(n, acc);
     kb_add_values(lead, weight, x, acc);

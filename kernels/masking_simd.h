@@ -51,14 +51,14 @@ static inline void kb_subtract_words(int64_t n, uint32_t mask, const uint32_t *r
     for (int64_t j = 0; j < n; j++) words[j] = (words[j] - other[j]) & mask;
 }
 
-KBDFL_CLONES static void kb_mask_add(int64_t n, uint32_t mask, const uint32_t *restrict other,
+KBDFL_STREAM_CLONES static void kb_mask_add(int64_t n, uint32_t mask, const uint32_t *restrict other,
                                      uint32_t *restrict words) {
     const int64_t lead = kb_unaligned(n, words);
     kb_add_words(lead, mask, other, words);
     kb_add_words(n - lead, mask, other + lead, words + lead);
 }
 
-KBDFL_CLONES static void kb_mask_subtract(int64_t n, uint32_t mask, const uint32_t *restrict other,
+KBDFL_STREAM_CLONES static void kb_mask_subtract(int64_t n, uint32_t mask, const uint32_t *restrict other,
                                           uint32_t *restrict words) {
     const int64_t lead = kb_unaligned(n, words);
     kb_subtract_words(lead, mask, other, words);

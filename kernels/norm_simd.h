@@ -25,14 +25,14 @@ static inline void kb_multiply(int64_t n, float factor, const float *x, float *o
 }
 
 /* x *= factor */
-KBDFL_CLONES static void kb_scale(int64_t n, float factor, float *restrict x) {
+KBDFL_STREAM_CLONES static void kb_scale(int64_t n, float factor, float *restrict x) {
     const int64_t lead = kb_unaligned(n, x);
     kb_multiply(lead, factor, x, x);
     kb_multiply(n - lead, factor, x + lead, x + lead);
 }
 
 /* out = x * factor */
-KBDFL_CLONES static void kb_scale_into(int64_t n, float factor, const float *restrict x, float *restrict out) {
+KBDFL_STREAM_CLONES static void kb_scale_into(int64_t n, float factor, const float *restrict x, float *restrict out) {
     const int64_t lead = kb_unaligned(n, out);
     kb_multiply(lead, factor, x, out);
     kb_multiply(n - lead, factor, x + lead, out + lead);
