@@ -7,11 +7,8 @@ from typing import ClassVar
 import numpy as np
 
 from kbdfl.errors import ConfigError
-from kbdfl.kernels.accumulate import l2_norm
+from kbdfl.kernels.accumulate import norm_clip
 from kbdfl.transform import Transform, Update
-
-# Each scaled value is rounded to float32 once more, which may lengthen the vector by 2^-23 of its length.
-JUST_INSIDE = 1 - 2.0**-22
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +23,6 @@ class ClipNorm(Transform):
             raise ConfigError(f"clip_norm must be finite and > 0, got {self.clip_norm}")
 
     def encode(self, update: Update, *, seed: int) -> Update:
-        delta = update.delta
-        norm = l2_norm(delta)
-        if not isfinite(norm):
-            raise ValueError("update must be finite, got a NaN or an infinity")
-        if norm <= self.clip_norm:
-            return update
-        return Update.of_delta(delta * np.float32(self.clip_norm / norm * JUST_INSIDE))
+        clipped = np.empty_like(update.delta)
+        norm_clip(update.delta, self.clip_norm, out=clipped)
+        return Update.of_delta(clipped)

@@ -2,7 +2,7 @@
 
 import click
 
-from kbdfl.cli.bench import client
+from kbdfl.cli.bench import client, kernels
 
 
 @click.group()
@@ -11,3 +11,4 @@ def bench() -> None:
 
 
 bench.add_command(client.client)
+bench.add_command(kernels.kernels)
