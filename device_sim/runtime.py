@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from kbdfl.algorithms.base import chain
-from kbdfl.algorithms.sampled import draw_candidates, put_back, renumber, take_rows
+from kbdfl.algorithms.sampled import Submodel, submodel
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import LARGEST_LOSS
 from kbdfl.errors import ConfigError, DataError, KbdflError, ModelError
 from kbdfl.kernels.train import Workspace, local_sgd, scratch_bytes
 from kbdfl.params import digest
 from kbdfl.rng import stream
-from kbdfl.text import SPECIALS, PackedBatches, Vocabulary, training_batches
+from kbdfl.text import SPECIALS, Vocabulary, training_batches
 from kbdfl.transform import encode_chain
 from kbdfl.wire import encode_report
 
@@ -56,9 +56,9 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
-    """What a phone is about to train on: the batches and how many messages they come from."""
+    """What a phone is about to train: a part of the model with its batches, and from how many messages these are."""
 
-    batches: PackedBatches
+    part: Submodel
     examples: int
 
 
@@ -107,19 +107,22 @@ def prepare(
     )
     if batches.tokens == 0:
         raise DataError("the phone's log holds no word that the model knows: there is nothing to train on")
-    return LocalRun(batches, len(sentences))
+    return LocalRun(submodel(assignment.coordinates, assignment.candidates, batches), len(sentences))
 
 
 def memory_needed(assignment: Assignment, run: LocalRun) -> int:
-    """Bytes of the received model, the kernel's memory (the delta included), the report and the batches.
+    """Bytes of the received model, the part of it that trains, the kernel's memory, the report and the batches.
 
-    A report takes as much as the model at most, when it is float32.
+    A report takes as much as what it holds of the model at most, when it is float32.
     """
-    c, b = assignment.config, run.batches
+    c, b = run.part.config, run.part.batches
     starts = np.concatenate([[0], np.cumsum(b.steps)[:-1]])
     rows = int(np.add.reduceat(b.active, starts).max())
     scratch = scratch_bytes(**c.dims, rows=rows, sentences=int(b.active[starts].max()))
-    return scratch + 8 * c.spec.size + sum(array.nbytes for array in b.arrays.values())
+    shapes = (assignment.config, c, run.part.coordinates.model)
+    received, trained, reported = (4 * shape.spec.size for shape in shapes)
+    copies = 0 if trained == reported == received else trained + reported
+    return scratch + received + copies + reported + sum(array.nbytes for array in b.arrays.values())
 
 
 def train(
@@ -140,17 +143,26 @@ def train(
     needed = memory_needed(assignment, run)
     if needed > budget.memory_bytes:
         raise OverBudget(f"training needs {needed} bytes of memory, this phone allows {budget.memory_bytes}")
-    delta, loss, tokens, steps = _learn(assignment, params, run.batches, budget, workspace)
+    part, rule = run.part, assignment.client
+    delta, loss, tokens, steps = local_sgd(
+        part.take(params),
+        **part.config.dims,
+        **part.batches.arrays,
+        learning_rate=rule.learning_rate,
+        clip_norm=rule.clip_norm,
+        time_budget_s=budget.time_s,
+        workspace=workspace,
+    )
     if tokens == 0:
         raise OverBudget(f"no batch could be trained within {budget.time_s} s")
     # Written so that a NaN fails it.
     if not loss / tokens <= LARGEST_LOSS:
         raise Diverged(f"training diverged: it lost {loss / tokens:.3g} nats a word")
     # Partial work counts for its share of the messages.
-    examples = max(1, round(run.examples * min(1.0, steps / len(run.batches.steps))))
+    examples = max(1, round(run.examples * min(1.0, steps / len(part.batches.steps))))
     try:
         update = encode_chain(
-            chain(assignment.upload, assignment.update_clip_norm), delta, seed=assignment.seed
+            chain(assignment.upload, assignment.update_clip_norm), part.report(delta), seed=assignment.seed
         )
     except ModelError as error:
         raise Diverged(str(error)) from None
@@ -160,7 +172,7 @@ def train(
         round=assignment.round,
         device=device,
         model_sha256=assignment.model_sha256,
-        spec_hash=assignment.spec,
+        spec_hash=assignment.coordinates.hash,
         upload=assignment.upload,
         examples=examples,
         tokens=tokens,
@@ -171,32 +183,3 @@ def train(
             f"the report takes {len(frame)} bytes, the server reads {assignment.max_report_bytes}"
         )
     return frame
-
-
-def _learn(
-    assignment: Assignment,
-    params: np.ndarray,
-    batches: PackedBatches,
-    budget: Budget,
-    workspace: Workspace | None,
-) -> tuple[np.ndarray, float, int, int]:
-    """(delta float32 (P,), summed loss, learned targets, steps done); with candidates the loss is an estimate."""
-    config, rule = assignment.config, assignment.client
-    candidates = None
-    if rule.candidates:
-        random = stream(assignment.seed, "candidates")
-        candidates = draw_candidates(config, batches, count=rule.candidates, random=random)
-        batches = renumber(batches, config, candidates)
-        params, config = take_rows(params, config, candidates)
-    delta, loss, tokens, steps = local_sgd(
-        params,
-        **config.dims,
-        **batches.arrays,
-        learning_rate=rule.learning_rate,
-        clip_norm=rule.clip_norm,
-        time_budget_s=budget.time_s,
-        workspace=workspace,
-    )
-    if candidates is not None:
-        delta = put_back(delta, assignment.config, candidates)
-    return delta, loss, tokens, steps

@@ -129,7 +129,9 @@ class Simulation:
                 run = prepare(assignment, sentences)
             except (Declined, DataError):
                 continue
-            seconds = (model_bytes + model_bytes / 4) / BYTES_PER_S + run.batches.tokens / TOKENS_PER_S
+            # The report takes about a byte a parameter.
+            seconds = (model_bytes + run.part.coordinates.model.spec.size) / BYTES_PER_S
+            seconds += run.part.batches.tokens / TOKENS_PER_S
             jobs.append(Job(device, assignment, run, now + seconds))
         return sorted(jobs, key=lambda job: (job.arrival_s, job.device))
 

@@ -4,8 +4,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, get_type_hints
 
 from kbdfl.algorithms import ClientRule
+from kbdfl.algorithms.coordinates import Coordinates
+from kbdfl.algorithms.words import DrawnWords, draw_words
 from kbdfl.errors import ConfigError, WireError
 from kbdfl.model import CifgConfig
+from kbdfl.rng import seed_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,7 @@ class Assignment:
     config, client    the model's shape and the local training rule
     upload            how to write the delta (`kbdfl.codec`), after clipping it to update_clip_norm (0 = not)
     seed              of the shuffling and of the stochastic rounding
+    round_seed        of the draws that all phones of the round make alike
     deadline_s        the report must arrive within this many seconds
     max_report_bytes  a larger report is refused
     """
@@ -33,8 +37,23 @@ class Assignment:
     upload: str
     update_clip_norm: float
     seed: int
+    round_seed: int
     deadline_s: float
     max_report_bytes: int
+
+    @property
+    def coordinates(self) -> Coordinates:
+        """What a report holds of the model."""
+        seed = seed_of(self.round_seed, "report")
+        return Coordinates(
+            self.config, draw_words(self.config.vocab, count=self.client.report_words, seed=seed)
+        )
+
+    @property
+    def candidates(self) -> DrawnWords:
+        """The words of the sampled softmax."""
+        seed = seed_of(self.round_seed, "candidates")
+        return draw_words(self.config.vocab, count=self.client.candidates, seed=seed)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

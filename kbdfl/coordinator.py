@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kbdfl.algorithms.server import State
 from kbdfl.assignment import Assignment
 from kbdfl.errors import Conflict, ModelError, TooLarge, WireError
 from kbdfl.params import digest
@@ -58,7 +59,7 @@ class Receipt:
 class _OpenRound:
     """What is known of the round in flight; it lives in memory only."""
 
-    total: np.ndarray  # sum of weight * delta
+    total: np.ndarray  # sum of weight * delta, at the round's coordinates
     assigned: set[str]
     digests: dict[str, bytes]  # of the counted reports, by device
     waiting: set[str]
@@ -186,8 +187,12 @@ class Coordinator:
             raise WireError(
                 f"train_loss must be at most {LARGEST_LOSS:g} nats a token, got {report.train_loss:g}"
             )
-        if report.model_sha256 != self._assignment.model_sha256 or report.spec_hash != self._assignment.spec:
+        if report.model_sha256 != self._assignment.model_sha256:
             raise ModelError("the report was trained on another model than the one of this round")
+        if report.spec_hash != self._coordinates.hash:
+            raise ModelError(
+                f"the report is laid out as {report.spec_hash}, the round as {self._coordinates.hash}"
+            )
         if report.upload != self.task.algorithm.upload:
             raise ModelError(
                 f"the task's upload is {self.task.algorithm.upload}, the report is {report.upload}"[:200]
@@ -201,7 +206,7 @@ class Coordinator:
             # Absurd updates that are legal one by one may still leave float32; the phones would refuse the model.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 mean = open_.total / np.float32(open_.weight)
-                after = self.task.algorithm.server.apply(params, mean, state, round=self.version)
+                after = self._after(mean)
             committed = all(np.isfinite(array).all() for array in (after[0], *after[1].values()))
         if committed:
             (params, state), version = after, version + 1
@@ -227,13 +232,23 @@ class Coordinator:
         self._open_round()
         return result
 
+    def _after(self, mean_delta: np.ndarray) -> tuple[np.ndarray, State]:
+        """The model and the server rule's state after the round; outside its coordinates both are what they were."""
+        at, state = self._coordinates, self._server_state
+        before = at.take(self.params)
+        after, part = self.task.algorithm.server.apply(
+            before, mean_delta, {name: at.take(array) for name, array in state.items()}, round=self.version
+        )
+        if not at.whole:
+            after = before + at.stretched(after - before)
+        return at.put(self.params, after), {name: at.put(state[name], part[name]) for name in state}
+
     def _set_params(self, params: np.ndarray) -> None:
         params.setflags(write=False)
         self.params = params
         self._sha256 = digest(params)
 
     def _open_round(self) -> None:
-        self._now = _OpenRound(np.zeros(self.params.size, np.float32), set(), {}, set())
         self._assignment = Assignment(
             task=self.task.name,
             round=self.round,
@@ -246,9 +261,13 @@ class Coordinator:
             upload=self.task.algorithm.upload,
             update_clip_norm=self.task.algorithm.update_clip_norm,
             seed=0,
+            round_seed=seed_of(self.task.seed, "round", self.round),
             deadline_s=self.task.rule.deadline_s,
             max_report_bytes=self.task.max_report_bytes,
         )
+        self._coordinates = self._assignment.coordinates
+        size = self._coordinates.model.spec.size
+        self._now = _OpenRound(np.zeros(size, np.float32), set(), {}, set())
 
 
 def _check_state(saved: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:

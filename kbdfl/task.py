@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from kbdfl.algorithms import Algorithm
+from kbdfl.algorithms.coordinates import smaller
 from kbdfl.errors import ConfigError
 from kbdfl.model import CifgConfig
 
@@ -18,7 +19,7 @@ class RoundRule:
     deadline_s        seconds from the first selection
     rounds            committed or abandoned, after which the task is finished
     pace_s            a phone that is not needed is asked to come back after about this long
-    max_report_bytes  of one frame; 0 = what the float32 upload of the model needs, and a little more
+    max_report_bytes  of one frame; 0 = what the float32 upload of a round needs, and a little more
     """
 
     cohort: int = 10
@@ -71,4 +72,5 @@ class Task:
     @property
     def max_report_bytes(self) -> int:
         """The largest report frame that is read."""
-        return self.rule.max_report_bytes or 4 * self.config.spec.size + 65_536
+        reported = smaller(self.config, self.algorithm.client.report_words)
+        return self.rule.max_report_bytes or 4 * reported.spec.size + 65_536

@@ -15,7 +15,10 @@ class ClientRule:
     clip_norm      bound on the L2 norm of each step's gradient; 0 = none
     max_messages   a phone with more draws this many anew in every round (users are heavy-tailed)
     max_words      longer messages are cut
-    candidates     words besides the phone's own in a sampled softmax (`kbdfl.algorithms.sampled`); 0 = all, exactly
+    candidates     words beside the phone's own in a sampled softmax, the same for all phones of a round
+                   (`kbdfl.algorithms.sampled`); 0 = all, exactly
+    report_words   words whose rows the phones of a round report, the same for all of them
+                   (`kbdfl.algorithms.coordinates`); 0 = all
     """
 
     epochs: int = 1
@@ -25,13 +28,15 @@ class ClientRule:
     max_messages: int = 200
     max_words: int = 30
     candidates: int = 0
+    report_words: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "max_messages", "max_words"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.candidates < 0:
-            raise ConfigError(f"candidates must be >= 0, got {self.candidates}")
+        for name in ("candidates", "report_words"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
         if not 0 < self.learning_rate < float("inf"):
             raise ConfigError(f"learning_rate must be > 0 and finite, got {self.learning_rate}")
         if not 0 <= self.clip_norm < float("inf"):

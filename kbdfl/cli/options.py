@@ -40,6 +40,7 @@ _OPTIONS = [
         type=int,
         help="Sampled softmax: words besides a phone's own; 0 = exact.  [default: 0]",
     ),
+    click.option("--report-words", type=int, help="Words whose rows a round reports; 0 = all.  [default: 0]"),
     click.option("--upload", help="int8 or float32.  [default: int8]"),
     click.option("--update-clip-norm", type=float, help="Bound on an update's norm; 0 = none.  [default: 0]"),
     click.option(
@@ -102,6 +103,7 @@ def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any
         clip_norm=options["clip_norm"],
         max_messages=options["max_messages"],
         candidates=options["candidates"],
+        report_words=options["report_words"],
     )
     algorithm = _changed(
         replace(algorithm, client=client, server=server),

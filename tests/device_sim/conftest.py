@@ -72,6 +72,7 @@ def assignment(vocabulary, model, params):
         upload="int8",
         update_clip_norm=0.0,
         seed=99,
+        round_seed=7,
         deadline_s=60.0,
         max_report_bytes=100_000,
     )

@@ -35,7 +35,7 @@ def delta_of(assignment, params, run):
     delta, loss, tokens, _ = local_sgd(
         params,
         **assignment.config.dims,
-        **run.batches.arrays,
+        **run.part.batches.arrays,
         learning_rate=assignment.client.learning_rate,
         clip_norm=assignment.client.clip_norm,
     )
@@ -100,15 +100,15 @@ def test_a_heavy_user_draws_max_messages_anew_in_every_round(assignment, sentenc
     few = replace(assignment, client=replace(assignment.client, max_messages=2))
     runs = [prepare(replace(few, seed=seed), sentences) for seed in range(12)]
     assert {run.examples for run in runs} == {2}
-    assert len({tuple(sorted(run.batches.inputs)) for run in runs}) > 1
+    assert len({tuple(sorted(run.part.batches.inputs)) for run in runs}) > 1
     assert prepare(assignment, sentences).examples == len(sentences)
 
 
 def test_batches_follow_from_the_assignments_seed(assignment, sentences):
     one, two = prepare(assignment, sentences), prepare(assignment, sentences)
-    np.testing.assert_array_equal(one.batches.inputs, two.batches.inputs)
+    np.testing.assert_array_equal(one.part.batches.inputs, two.part.batches.inputs)
     other = prepare(replace(assignment, seed=100), sentences)
-    assert not np.array_equal(one.batches.inputs, other.batches.inputs)
+    assert not np.array_equal(one.part.batches.inputs, other.part.batches.inputs)
 
 
 def test_epochs_that_would_fill_the_memory_are_refused_before_they_are_made(assignment, sentences):
@@ -195,7 +195,7 @@ def test_partial_work_counts_for_its_share(assignment, params, sentences):
     long = replace(assignment, client=ClientRule(batch_size=1, epochs=4_000, learning_rate=0.01))
     run = prepare(long, sentences)
     report, _ = decoded(train(long, params, run, device="ann", budget=Budget(time_s=0.01)), long)
-    share = report.tokens / run.batches.tokens
+    share = report.tokens / run.part.batches.tokens
     assert 0 < share < 1
     assert 1 <= report.examples < len(sentences)
     assert report.examples == pytest.approx(max(1, share * len(sentences)), abs=1)

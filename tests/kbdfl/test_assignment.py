@@ -22,11 +22,12 @@ ASSIGNMENT = Assignment(
     upload="int8",
     update_clip_norm=0.5,
     seed=2**64 - 1,
+    round_seed=2**64 - 2,
     deadline_s=119.99999999999999,
     max_report_bytes=70_000,
 )
 TEXTS = {"task", "model_sha256", "spec", "vocabulary", "upload"}
-NUMBERS = {"round", "version", "seed", "max_report_bytes"}
+NUMBERS = {"round", "version", "seed", "round_seed", "max_report_bytes"}
 FLOATS = {"update_clip_norm", "deadline_s", "learning_rate", "clip_norm"}
 PLACES = [
     *((None, field.name) for field in fields(Assignment)),

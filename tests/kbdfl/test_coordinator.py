@@ -285,7 +285,7 @@ def test_a_damaged_or_truncated_report_changes_nothing(data):
         ({"device": "b"}, Conflict, "another device"),
         ({"round": 7}, Conflict, "round 0 is open, the report is for round 7"),
         ({"model_sha256": "0" * 64}, ModelError, "another model"),
-        ({"spec_hash": "0" * 16}, ModelError, "another model"),
+        ({"spec_hash": "0" * 16}, ModelError, "laid out as 0000000000000000"),
         ({"upload": "int8"}, ModelError, "upload is float32, the report is int8"),
         ({"train_loss": 1e300}, WireError, "train_loss must be at most"),
         ({"delta": np.zeros(9, np.float32)}, WireError, "an update of 75 values is needed, got 9"),
