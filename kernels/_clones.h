@@ -5,6 +5,8 @@
  * KBDFL_EXACT forbids fusing a multiplication into an addition, so that every clone rounds alike and the same
  * input leaves the same bytes on every processor.
  */
+#include <stdint.h> /* any header of glibc defines __GLIBC__ */
+
 #ifndef KBDFL_CLONES
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && \
     !defined(KBDFL_NO_CLONES)

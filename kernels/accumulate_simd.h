@@ -11,8 +11,6 @@
 
 static inline float kb_step(double weight, float scale) { return (float)(weight * (double)scale); }
 
-static inline int kb_least(int64_t a, int b) { return a < b ? (int)a : b; }
-
 /* acc (n,) (+)= q * step */
 static inline void kb_add_levels(int n, int add, float step, const int8_t *restrict q, float *restrict acc) {
     if (add)
@@ -25,7 +23,7 @@ KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_int8(int64_t n, int block, in
                                                         const int8_t *restrict q, const float *restrict scales,
                                                         float *restrict acc) {
     for (int64_t start = 0, b = 0; start < n; start += block, b++)
-        kb_add_levels(kb_least(n - start, block), add, kb_step(weight, scales[b]), q + start, acc + start);
+        kb_add_levels(kb_min(n - start, block), add, kb_step(weight, scales[b]), q + start, acc + start);
 }
 
 KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_4bit(int64_t n, int block, int add, double weight,
@@ -33,10 +31,10 @@ KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_4bit(int64_t n, int block, in
                                                         const float *restrict scales, float *restrict acc) {
     int8_t levels[PIECE];
     for (int64_t start = 0, b = 0; start < n; start += block, b++) {
-        const int m = kb_least(n - start, block);
+        const int m = kb_min(n - start, block);
         const float step = kb_step(weight, scales[b]);
         for (int p = 0; p < m; p += PIECE) {
-            const int piece = kb_least(m - p, PIECE);
+            const int piece = kb_min(m - p, PIECE);
             kb_unpack_nibbles(piece, packed + (start + p) / 2, levels);
             kb_add_levels(piece, add, step, levels, acc + start + p);
         }
@@ -48,10 +46,10 @@ KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_1bit(int64_t n, int block, in
                                                         const float *restrict scales, float *restrict acc) {
     int8_t signs[PIECE];
     for (int64_t start = 0, b = 0; start < n; start += block, b++) {
-        const int m = kb_least(n - start, block);
+        const int m = kb_min(n - start, block);
         const float step = kb_step(weight, scales[b]);
         for (int p = 0; p < m; p += PIECE) {
-            const int piece = kb_least(m - p, PIECE);
+            const int piece = kb_min(m - p, PIECE);
             kb_unpack_signs(piece, packed + (start + p) / 8, signs);
             kb_add_levels(piece, add, step, signs, acc + start + p);
         }
@@ -80,7 +78,7 @@ KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_sparse_int8(int64_t k, int bl
                                                                const int8_t *restrict q,
                                                                const float *restrict scales, float *restrict acc) {
     for (int64_t start = 0, b = 0; start < k; start += block, b++) {
-        const int m = kb_least(k - start, block);
+        const int m = kb_min(k - start, block);
         const float step = kb_step(weight, scales[b]);
         for (int64_t j = start; j < start + m; j++) acc[indices[j]] = acc[indices[j]] + (float)q[j] * step;
     }

@@ -14,6 +14,9 @@
 
 #define PIECE 256
 
+/* The length of the last block, which may be shorter. */
+static inline int kb_min(int64_t left, int block) { return left < block ? (int)left : block; }
+
 /* levels (n,) int8 -> packed (ceil(n / 2),); levels[n] is written if n is odd. */
 static inline void kb_pack_nibbles(int n, int8_t *restrict levels, uint8_t *restrict packed) {
     if (n & 1) levels[n] = 0;

@@ -4,9 +4,10 @@ The random bits are a function of (seed, block, place in the block) and of nothi
 depend on threads, processors or on what was drawn before. The loops stand in quantize_simd.h, their numpy twin
 in reference_codec.py gives the same bytes. packed_simd.h says which half of a byte and which bit comes first.
 
-A block's values are rounded in units of 2^-24 of a step before the dice are thrown: E[level * scale] = x holds to
-within that. A block whose values are all below 2^-96 in magnitude becomes zeros with scale 0. Every function that
-quantises raises ValueError for a NaN, an infinity or a magnitude above 2^127.
+A value is cut to a multiple of 2^-24 of a step (the distance of its two outcomes) before the dice are thrown, and
+E[decoded] = x holds to within that. A block whose values are all below 2^-96 in magnitude becomes zeros with scale
+0. Every function that quantises raises ValueError for a NaN, an infinity or a magnitude above 2^127; a scale that is
+not finite makes what is decoded not finite.
 """
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint64_t

@@ -19,8 +19,6 @@
 #define LARGEST_BITS 0x7F000000                /* of 2^127: above it 127 * scale might round to infinity */
 #define SMALLEST_BLOCK 1.2621774483536189e-29f /* 2^-96: below it 2^24 / scale would leave float32 */
 
-static inline int kb_min(int64_t a, int b) { return a < b ? (int)a : b; }
-
 /* The scale at which max |x| is `last` steps: 0 for a block that vanishes, -1 for one that must be refused. */
 static inline float kb_block_scale(int m, int last, const float *restrict x) {
     const int32_t top = kb_top_bits(m, x);

@@ -61,19 +61,14 @@ def arrays():
     return draw(SIZE, 1)
 
 
-def values(result):
-    """A peer's array, whichever library it is from."""
-    return np.asarray(result)
-
-
 @pytest.mark.parametrize("peer", ["numpy", "torch"])
 def test_peers_have_every_job_and_choose_the_same_coordinates(arrays, peer):
     mine, theirs = contestants(arrays, peer)
     assert mine.keys() == theirs.keys()
     for job in ("topk", "topk_sparse"):
         for array, other in zip(mine[job](), theirs[job](), strict=True):
-            np.testing.assert_array_equal(array, values(other))
-    drawn = values(theirs["shared_indices"]())
+            np.testing.assert_array_equal(array, np.asarray(other))
+    drawn = np.asarray(theirs["shared_indices"]())
     assert drawn.size == mine["shared_indices"]().size
     assert np.all(np.diff(drawn) > 0)
 
@@ -90,34 +85,36 @@ def test_peers_add_what_ours_adds(arrays, peer):
         ("accumulate_int8", decoded), ("accumulate_float32", dense), ("accumulate_sparse", sparse)
     ):  # fmt: skip
         expected += weight * update
-        got = values(theirs[job]())
+        got = np.asarray(theirs[job]())
         np.testing.assert_allclose(got, expected.reshape(got.shape), rtol=1e-4, atol=1e-9)
-    np.testing.assert_array_equal(values(theirs["accumulate_levels"]()), arrays["levels"])
-    rows = values(theirs["accumulate_rows"]())
+    np.testing.assert_array_equal(np.asarray(theirs["accumulate_levels"]()), arrays["levels"])
+    rows = np.asarray(theirs["accumulate_rows"]())
     np.testing.assert_allclose(rows[arrays["rows"]], weight * arrays["row_values"], rtol=1e-5)
-    clipped = values(theirs["norm_clip"]())
+    clipped = np.asarray(theirs["norm_clip"]())
     assert np.linalg.norm(clipped) == pytest.approx(arrays["clip_norm"], rel=1e-4)
     masked = arrays["words"] + arrays["mask"]
-    np.testing.assert_array_equal(values(theirs["mask_add"]()).view(np.uint32), masked & np.uint32(2**24 - 1))
-    np.testing.assert_array_equal(values(theirs["mask_add_32"]()).view(np.uint32), masked)
+    np.testing.assert_array_equal(
+        np.asarray(theirs["mask_add"]()).view(np.uint32), masked & np.uint32(2**24 - 1)
+    )
+    np.testing.assert_array_equal(np.asarray(theirs["mask_add_32"]()).view(np.uint32), masked)
 
 
 @pytest.mark.parametrize("peer", ["numpy", "torch"])
 def test_peers_round_to_the_levels_that_ours_could_have_given(arrays, peer):
     _, theirs = contestants(arrays, peer)
     dense, step = arrays["dense"], np.repeat(arrays["scales"], arrays["block"])
-    levels, scales = map(values, theirs["quantize_int8"]())
+    levels, scales = map(np.asarray, theirs["quantize_int8"]())
     np.testing.assert_allclose(scales, arrays["scales"], rtol=1e-6)
     assert np.all(np.abs(levels.ravel() * step - dense) <= 1.001 * step)
-    packed, scales = map(values, theirs["pack4"]())
+    packed, scales = map(np.asarray, theirs["pack4"]())
     step = np.repeat(scales, arrays["block"])
     decoded = quantize.dequantize_4bit(packed.ravel(), scales.copy(), size=dense.size)
     assert np.all(np.abs(decoded - dense) <= 1.001 * step)
-    packed, scales = map(values, theirs["pack1"]())
+    packed, scales = map(np.asarray, theirs["pack1"]())
     decoded = quantize.dequantize_1bit(packed.ravel(), scales.copy(), size=dense.size)
     np.testing.assert_allclose(np.abs(decoded), np.repeat(scales, arrays["block"]))
     assert np.mean(decoded * dense) == pytest.approx(np.mean(dense**2), rel=0.3)
-    words = values(theirs["encode_fixed"]()).astype(np.uint16).view(np.int16)
+    words = np.asarray(theirs["encode_fixed"]()).astype(np.uint16).view(np.int16)
     assert np.all(
         np.abs(words * arrays["limit"] / arrays["steps"] - dense)[np.abs(dense) < 0.01] <= 0.01 / 127 * 1.01
     )
