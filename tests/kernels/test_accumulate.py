@@ -153,6 +153,21 @@ def test_clipping_gives_the_bytes_of_the_numpy_twin_and_never_more_than_the_boun
     assert accumulate.l2_norm(out) <= clip_norm
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1, 1e18, 1e30])
+@pytest.mark.parametrize("clip", [1 - 2.0**-20, 1 - 2.0**-24, 1, 1 + 2.0**-24, 1 + 2.0**-20])
+def test_clipping_is_exact_at_the_bound_and_at_any_scale(scale, clip):
+    x = vector(1003, 5) * np.float32(scale)
+    norm = accumulate.l2_norm(x)
+    clip_norm = clip * norm
+    expected, out = np.empty_like(x), np.empty_like(x)
+    returned = accumulate.norm_clip(x, clip_norm, out=out)
+    assert returned == reference_accumulate.norm_clip(x, clip_norm, out=expected)
+    assert returned == pytest.approx(norm, rel=2.0**-23)
+    np.testing.assert_array_equal(out, expected)
+    assert accumulate.l2_norm(out) <= clip_norm
+    assert np.array_equal(out, x) == (norm <= clip_norm)
+
+
 def test_a_norm_that_may_not_be_clipped_leaves_out_alone():
     out = np.full(3, 7, np.float32)
     for bad in (np.nan, np.inf):
