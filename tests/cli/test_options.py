@@ -46,6 +46,7 @@ def test_every_option_reaches_its_field():
         --preset tiny --source chat --devices 50 --vocabulary training-users --evaluate-every 3 --seed 9
         --rounds 7 --cohort 5 --over-selection 1.5 --min-reports 2 --deadline-s 11
         --server-lr 0.5 --epochs 2 --batch-size 8 --client-lr 0.25 --clip-norm 0 --max-messages 33
+        --candidates 400 --report-words 800
         --upload float32 --update-clip-norm 1.25 --max-weight 10
     """
     made = config(*asked.split(), dropout=0.125)
@@ -54,6 +55,7 @@ def test_every_option_reaches_its_field():
     assert (s.evaluate_every, s.seed, s.dropout) == (3, 9, 0.125)
     assert (r.rounds, r.cohort, r.over_selection, r.min_reports, r.deadline_s) == (7, 5, 1.5, 2, 11)
     assert (c.epochs, c.batch_size, c.learning_rate, c.clip_norm, c.max_messages) == (2, 8, 0.25, 0, 33)
+    assert (c.candidates, c.report_words) == (400, 800)
     assert (a.upload, a.update_clip_norm, a.max_weight) == ("float32", 1.25, 10)
     assert a.server == FedAdam(learning_rate=0.5, decay_rounds=7)
 

@@ -143,6 +143,21 @@ def test_float32_report_is_the_delta(assignment, params, sentences):
     np.testing.assert_array_equal(got, delta_of(exact, params, run)[0])
 
 
+def test_all_phones_of_a_round_report_the_same_coordinates(assignment, params, sentences):
+    few = ClientRule(batch_size=4, learning_rate=1.0, candidates=4, report_words=6)
+    layouts = set()
+    for seed in range(6):
+        phone = replace(assignment, seed=seed, client=few)
+        report = decode_report(
+            train(phone, params, prepare(phone, sentences[seed:]), device=f"phone {seed}"), max_bytes=1 << 20
+        )
+        layouts.add((report.spec_hash, report.update.sections["levels"].size))
+    assert layouts == {(phone.coordinates.hash, phone.coordinates.model.spec.size)}
+    assert phone.coordinates.model.vocab == 10
+    next_round = replace(phone, round_seed=phone.round_seed + 1)
+    assert next_round.coordinates.hash != phone.coordinates.hash
+
+
 def test_an_update_is_clipped_to_the_assigned_norm(assignment, params, sentences):
     clipped = replace(assignment, upload="float32", update_clip_norm=0.01)
     run = prepare(clipped, sentences)
@@ -181,6 +196,20 @@ def test_memory_budget_is_kept_to_the_byte(assignment, params, sentences):
     assert train(assignment, params, run, device="ann", budget=Budget(memory_bytes=needed))
     with pytest.raises(OverBudget, match=f"training needs {needed} bytes of memory"):
         train(assignment, params, run, device="ann", budget=Budget(memory_bytes=needed - 1))
+
+
+@pytest.mark.parametrize(
+    "words", [{"candidates": 5}, {"report_words": 5}, {"candidates": 5, "report_words": 9}]
+)
+def test_what_trains_and_is_reported_decides_the_memory(assignment, params, sentences, words):
+    part = replace(assignment, client=replace(assignment.client, **words))
+    run = prepare(part, sentences[:1])
+    needed = memory_needed(part, run)
+    copies = 4 * (run.part.config.spec.size + part.coordinates.model.spec.size)
+    assert needed > 4 * params.size + 2 * copies
+    assert train(part, params, run, device="ann", budget=Budget(memory_bytes=needed))
+    with pytest.raises(OverBudget):
+        train(part, params, run, device="ann", budget=Budget(memory_bytes=needed - 1))
 
 
 def test_a_report_larger_than_the_server_reads_is_not_sent(assignment, params, sentences):

@@ -84,6 +84,22 @@ def test_any_number_of_workers_ends_in_the_same_bytes_and_another_seed_does_not(
     assert ends[1, 2][0] != ends[1, 1][0]
 
 
+@pytest.mark.parametrize(
+    "rule", [{"candidates": 12}, {"report_words": 9}, {"candidates": 6, "report_words": 12}]
+)
+def test_sampled_rounds_end_in_the_same_bytes_for_any_number_of_workers(play, rule):
+    algorithm = Algorithm(ClientRule(**rule))
+    ends = {digest(play(workers=workers, algorithm=algorithm)[1].coordinator.params) for workers in (1, 2)}
+    assert len(ends) == 1
+    assert ends != {digest(play()[1].coordinator.params)}
+
+
+def test_as_many_candidates_and_reported_words_as_there_are_words_is_the_exact_softmax(play):
+    all_words = Algorithm(ClientRule(candidates=500, report_words=500))
+    ends = {digest(play(algorithm=algorithm)[1].coordinator.params) for algorithm in (Algorithm(), all_words)}
+    assert len(ends) == 1
+
+
 def test_phones_that_drop_out_are_counted_and_over_selection_makes_up_for_them(play):
     rows, _ = play(dropout=0.3, rule={"rounds": 12, "cohort": 4, "over_selection": 2.5})
     assert all(row["reports"] + row["dropped"] == 10 for row in rows)
