@@ -4,14 +4,31 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := pyproject.toml setup.py $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
+# --capture=sys: what a sanitizer says before it ends the process is not lost.
+KERNEL_TESTS := tests/kernels -q --capture=sys
 
-.PHONY: help install demo test lint format bench clean
+# $(call apart,NAME,ENVIRONMENT,RUN,ARGUMENTS): build in build/NAME, apart from the kernels in use, and run pytest on
+# that. Sources are copied anew, objects stay; the peers of benchmarks/ are found beside the package.
+define apart
+	@mkdir -p build/$(1)/lib && find build/$(1)/lib -name '*.py' -delete && ln -sfn ../../../benchmarks build/$(1)/lib/
+	@$(2) $(BIN)/python setup.py -q build --parallel 2 --build-base build/$(1) --build-lib build/$(1)/lib >&2
+	@PYTHONPATH=build/$(1)/lib PYTHONSAFEPATH=1 $(3) $(BIN)/python -m pytest $(4)
+endef
+
+# CPython keeps memory until it ends, so leaks are not looked for; the interpreter itself is not instrumented.
+SANITIZE := KBDFL_SANITIZE=address,undefined
+SANITIZED := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so)
+
+.PHONY: help install demo test asan asan-plain portable lint format bench clean
 
 help:
-	@echo "make demo    phones type, the fleet learns, the keyboard predicts (ARGS='--quick', '--no-serve --json')"
-	@echo "make test    all tests (ARGS='-k coordinator')"
-	@echo "make lint    ruff"
-	@echo "make bench   the kernels beside their peers"
+	@echo "make demo      phones type, the fleet learns, the keyboard predicts (ARGS='--quick', '--no-serve --json')"
+	@echo "make test      all tests (ARGS='-k coordinator'; KBDFL_DEBUG_KERNELS=1 checks the kernels' bounds)"
+	@echo "make asan      the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make portable  the kernels' tests without run-time dispatch, and with clang where there is one"
+	@echo "make lint      ruff"
+	@echo "make bench     the kernels beside their peers"
 
 install: $(STAMP)
 
@@ -27,7 +44,24 @@ demo: install
 	@$(BIN)/kbdfl demo $(ARGS)
 
 test: install
+ifeq ($(KBDFL_DEBUG_KERNELS),1)
+	$(call apart,debug,KBDFL_DEBUG_KERNELS=1,,$(ARGS))
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
+
+asan: install
+	$(call apart,asan,$(SANITIZE),$(SANITIZED),$(KERNEL_TESTS))
+
+# The same for the plain loops that are meant for compilers without vector extensions; slow.
+asan-plain: install
+	$(call apart,asan-plain,$(SANITIZE) KBDFL_NO_CLONES=1 CPPFLAGS=-DKBDFL_NO_VECTORS,$(SANITIZED),$(KERNEL_TESTS))
+
+portable: install
+	$(call apart,portable,KBDFL_NO_CLONES=1,,$(KERNEL_TESTS))
+ifneq ($(shell command -v clang),)
+	$(call apart,clang,CC=clang,,$(KERNEL_TESTS))
+endif
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -39,4 +73,4 @@ bench: install
 	@$(BIN)/kbdfl bench client $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info kernels/*.c kernels/*.so
+	rm -rf $(VENV) build dist *.egg-info kernels/*.so
