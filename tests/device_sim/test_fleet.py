@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from kbdfl.algorithms import ClientRule
 from kbdfl.device_sim import agent
 from kbdfl.device_sim.agent import ServerClient
 from kbdfl.device_sim.fleet import Fleet
@@ -33,6 +34,17 @@ def test_a_fleet_finishes_a_task_and_both_sides_count_the_same(served, make_flee
         assert totals["downlink_bytes"] == fleet.downlink_bytes
         assert fleet.outcomes["finished"] >= 1
         assert service.status()["phones"]["enrolled"] == fleet.size
+
+
+def test_a_fleet_learns_with_candidates_and_reports_some_words_only(served, make_fleet):
+    few = ClientRule(candidates=8, report_words=10)
+    with served(cohort=5, over_selection=1.0, rounds=3, client=few) as (service, url):
+        fleet = make_fleet(url)
+        fleet.enrol()
+        fleet.run()
+        totals = service.status()["totals"]
+        assert (totals["committed"], totals["reports"]) == (3, 15)
+        assert service.task.max_report_bytes < 4 * service.task.config.spec.size + 65_536
 
 
 def test_phones_that_drop_out_stay_out_and_over_selection_makes_up_for_them(served, make_fleet):
