@@ -40,7 +40,7 @@ class Submodel:
     def take(self, params: np.ndarray) -> np.ndarray:
         """What to train of `params` float32 (P,), which stay as they are; `params` itself if it is all of them."""
         taken = take_rows(params, self.coordinates.config, self.rows)
-        if taken is not params:
+        if taken is not params:  # over all words the softmax is exact: nobody stands for others
             self.config.spec.views(taken)["bias"][:] += self.log_weight
         return taken
 
@@ -64,13 +64,11 @@ class Submodel:
 def submodel(coordinates: Coordinates, candidates: DrawnWords, batches: PackedBatches) -> Submodel:
     """The candidates and the words of `batches`, to be reported at `coordinates`."""
     vocab = coordinates.config.vocab
-    own = np.zeros(vocab, bool)
-    own[batches.inputs] = True
-    own[batches.targets[batches.targets != IGNORED]] = True
-    weight = np.zeros(vocab, np.float32)
+    trained, weight = np.zeros(vocab, bool), np.zeros(vocab, np.float32)
+    trained[batches.inputs] = True
+    trained[batches.targets[batches.targets != IGNORED]] = True
     weight[candidates.rows] = candidates.log_weight
-    weight[own] = 0
-    trained = own
+    weight[trained] = 0  # its own words
     trained[candidates.rows] = True
     rows = np.flatnonzero(trained)
     ids = (np.cumsum(trained) - 1).astype(np.int32)
