@@ -1,22 +1,24 @@
-// What the strip shows: the next word, or the rest of the one being typed, in the order of kbdfl/export/predictor.py.
+// What the strip shows: the next word, or the rest of the one being typed, as kbdfl/export/predictor.py offers them.
 //
 //   const suggester = new Suggester(await openModel("int8"), { blocked: new Set(["darn"]) });
-//   await suggester.suggest("see yo")  // [{ word: "you", probability: 0.21 }, …]
+//   await suggester.suggest("See Yo")  // [{ word: "You", probability: 0.21 }, …]
 //
 // Logits depend on committed words only: a typed letter filters what the model has said already.
+import { cased } from "./casing.js";
 import { SPECIALS } from "./tokens.js";
 
 const REMEMBERED = 1000; // latencies
-const LONGEST = 2000; // characters the server takes
-const MOST = 20; // words the server gives
+const LONGEST = 2000; // characters that the server takes
+const MOST = 20; // words that the server gives
 
 export class Suggester {
   #times = [];
   #calls = 0;
 
   /**
-   * `model` is from openModel. `blocked`, a Set, may change at any time. `personal` is a Personal, whose own words have
-   * the ids after the vocabulary's; it is asked only where the model runs in the browser.
+   * `model` is from openModel. `blocked`, a Set of normalised words (model.tokens.split), may change at any time.
+   * `personal` is a Personal, whose own words have the ids after the vocabulary's; it is asked only where the model runs
+   * in the browser.
    */
   constructor(model, { personal = null, blocked = new Set() } = {}) {
     this.model = model;
@@ -25,18 +27,19 @@ export class Suggester {
   }
 
   /**
-   * At most `k` words, the likeliest first: { word, probability }, with `personal: true` where the shared model alone
-   * would not have offered it. Inside a word they begin with its letters; while those are too few, words that share
-   * fewer letters are added, down to the first.
+   * At most `k` words, the likeliest first: { word, probability }, the word in the case in which it should be inserted,
+   * with `personal: true` where the shared model alone would not have offered it. Inside a word they begin with its
+   * letters; while those are too few, words that share fewer letters are added, down to the first. Letters that begin
+   * no known word are themselves the first suggestion, as typed, with probability 0.
    */
   async suggest(text, k = 3) {
     const began = performance.now();
-    const words = await (this.model.where === "server" ? this.#ask(text, k) : this.#run(text, k));
+    const suggestions = await (this.model.where === "server" ? this.#ask(text, k) : this.#run(text, k));
     this.#times[this.#calls++ % REMEMBERED] = performance.now() - began;
-    return words;
+    return suggestions;
   }
 
-  /** Milliseconds of the last calls of `suggest`: { p50, p99, count }; null before the first. */
+  /** Milliseconds of the last calls of `suggest`, and how many there were: { p50, p99, count }; null before the first. */
   get latencies() {
     const times = Float64Array.from(this.#times).sort();
     const at = (share) => times[Math.ceil(share * times.length) - 1] ?? null;
@@ -44,35 +47,43 @@ export class Suggester {
   }
 
   async #run(text, k) {
-    const { committed, partial } = this.model.tokens.typed(text);
+    const { tokens, words: shared } = this.model;
+    const { committed, partial } = tokens.typed(text);
     const context = await this.model.run(committed);
-    const plain = this.#choose(context, context.logits, this.model.words, partial, k);
-    if (!this.personal) return plain;
-    const logits = this.personal.adjust(context);
-    const shared = new Set(plain.map(({ word }) => word));
-    return this.#choose(context, logits, [...this.model.words, ...this.personal.words], partial, k).map((suggestion) =>
-      shared.has(suggestion.word) ? suggestion : { ...suggestion, personal: true },
-    );
+    const plain = this.#ranked(shared, context.logits, partial, k);
+    const words = this.personal ? [...shared, ...this.personal.words] : shared;
+    const logits = this.personal ? this.personal.adjust(context) : context.logits;
+    const { ids, known } = this.personal ? this.#ranked(words, logits, partial, k) : plain;
+
+    const probability = logits === context.logits ? fromFirst(context) : amongAll(logits);
+    const end = tokens.asTyped(text);
+    const before = text.slice(0, text.length - end.length);
+    const offered = ids.map((id) => ({
+      word: cased(words[id], end, before),
+      probability: probability(logits[id]),
+      ...(plain.ids.includes(id) ? {} : { personal: true }),
+    }));
+    return (known ? offered : [{ word: end, probability: 0 }, ...offered]).slice(0, k);
   }
 
-  #choose(context, logits, words, partial, k) {
+  /** The best `k` ids (more letters shared with `partial`, then the larger logit, then the lower id), in one pass. */
+  #ranked(words, logits, partial, k) {
     const ids = [];
     const shares = [];
-    // Sorted insertion into a strip of k: more letters shared, then the larger logit, then the lower id.
+    let known = !partial; // whether a word begins with all of the letters
     for (let id = SPECIALS; id < words.length; id++) {
       const share = partial ? sharedLetters(words[id], partial) : 0;
-      if (partial && !share) continue;
-      const before = (place) => share > shares[place] || (share === shares[place] && logits[id] > logits[ids[place]]);
+      if (share === partial.length) known = true;
+      else if (!share) continue;
+      const beats = (place) => share > shares[place] || (share === shares[place] && logits[id] > logits[ids[place]]);
       let place = ids.length;
-      if (place === k && !before(k - 1)) continue;
-      if (this.blocked.has(words[id])) continue;
-      while (place && before(place - 1)) place--;
+      if ((place === k && !beats(k - 1)) || this.blocked.has(words[id])) continue;
+      while (place && beats(place - 1)) place--;
       ids.splice(place, 0, id);
       shares.splice(place, 0, share);
       if (ids.length > k) ids.length = shares.length = k;
     }
-    const probability = logits === context.logits ? fromTop(context) : fromAll(logits);
-    return ids.map((id) => ({ word: words[id], probability: probability(logits[id]) }));
+    return { ids, known };
   }
 
   async #ask(text, k) {
@@ -80,15 +91,16 @@ export class Suggester {
     const response = await fetch("/v1/predict", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ text: text.slice(-LONGEST).toWellFormed(), count }),
+      body: JSON.stringify({ text: Array.from(text).slice(-LONGEST).join(""), count }),
     });
     const answer = await response.json();
     if (!response.ok) throw new Error(answer.detail ?? `the server answered ${response.status}`);
-    return answer.suggestions.filter(({ word }) => !this.blocked.has(word)).slice(0, k);
+    const isBlocked = ({ word }) => this.blocked.has(this.model.tokens.split(word)[0]);
+    return answer.suggestions.filter((suggestion) => !isBlocked(suggestion)).slice(0, k);
   }
 }
 
-/** How many letters (code points) two words have in common from the beginning. */
+/** How much two words have in common from the beginning, in code units of whole letters. */
 function sharedLetters(word, partial) {
   const most = Math.min(word.length, partial.length);
   let n = 0;
@@ -97,12 +109,12 @@ function sharedLetters(word, partial) {
 }
 
 /** Probabilities from the graph's first suggestion, which gives the normaliser without a sum over the vocabulary. */
-function fromTop({ logits, top: [first] }) {
+function fromFirst({ logits, top: [first] }) {
   return (logit) => first.probability * Math.exp(logit - logits[first.id]);
 }
 
 /** Probabilities among all words, the specials left out. */
-function fromAll(logits) {
+function amongAll(logits) {
   let largest = -Infinity;
   for (let id = SPECIALS; id < logits.length; id++) largest = Math.max(largest, logits[id]);
   let sum = 0;

@@ -63,6 +63,19 @@ export class Tokens {
     return { partial: words.pop().slice(0, -1), committed: words };
   }
 
+  /** The end of `text` that is the word in progress, as it stands there: `typed`'s, in the user's case. */
+  asTyped(text) {
+    const { partial } = this.typed(text);
+    if (!partial) return "";
+    const letters = Array.from(text);
+    for (let end = "", i = letters.length - 1; i >= 0; i--) {
+      end = letters[i] + end;
+      const last = this.typed(end);
+      if (!last.committed.length && last.partial === partial) return end;
+    }
+    return "";
+  }
+
   /** The id of one normalised word, UNK if it is not in the list. */
   id(word) {
     return this.#ids.get(word) ?? UNK;
