@@ -3,6 +3,7 @@
 from flask import Flask, Response
 
 from kbdfl.server import problems
+from kbdfl.server.assets import WebRuntime
 from kbdfl.server.device_api import device_api
 from kbdfl.server.pages import pages
 from kbdfl.server.run_api import run_api
@@ -13,9 +14,7 @@ SECURITY_HEADERS = (
     ("Referrer-Policy", "no-referrer"),
     (
         "Content-Security-Policy",
-        # plotly writes style elements and draws into data: and blob: images; nothing else is inline
-        "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-        "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
 )
 
@@ -24,6 +23,7 @@ def create_app(service: TaskService) -> Flask:
     """An application that serves `service`, which the caller starts and closes."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = service.task.max_report_bytes
+    app.config["WEB_RUNTIME"] = WebRuntime.find()  # None: pages ask the server for suggestions
     app.extensions["kbdfl"] = service
     app.json.sort_keys = False
     problems.install(app)
@@ -33,7 +33,8 @@ def create_app(service: TaskService) -> Flask:
     @app.after_request
     def secure(response: Response) -> Response:
         for name, value in SECURITY_HEADERS:
-            response.headers[name] = value
+            more = response.headers.get(name)  # a page's own exceptions
+            response.headers[name] = f"{value}; {more}" if more else value
         return response
 
     return app

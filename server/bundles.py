@@ -1,6 +1,8 @@
-"""The newest exported model: on disk in one folder that is replaced whole, in memory as bytes to serve."""
+"""The newest exported model: on disk in one folder that is replaced whole, in memory as bytes to serve.
 
-import hashlib
+The folder is a bundle, and the bundles of the same model at other precisions stand in folders inside it.
+"""
+
 import os
 import shutil
 from collections.abc import Callable
@@ -9,27 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbdfl.errors import NotFound
+from kbdfl.server.assets import Asset
 
 if TYPE_CHECKING:
     from kbdfl.export.predictor import Predictor
 
-CONTENT_TYPES = {".json": "application/json", ".onnx": "application/octet-stream"}
-
-
-@dataclass(frozen=True, slots=True)
-class BundleFile:
-    """A file of a bundle as it is served."""
-
-    content: bytes
-    sha256: str
-    content_type: str
+MODEL = "model.onnx"
 
 
 @dataclass(frozen=True, slots=True)
 class ServedBundle:
-    """The files of one export, its manifest, and the predictor that runs it."""
+    """The files of one export by precision and name, the manifest and the predictor of the first precision."""
 
-    files: dict[str, BundleFile]
+    files: dict[str, dict[str, Asset]]
     manifest: dict[str, Any]
     predictor: "Predictor" = field(repr=False)
 
@@ -42,34 +36,57 @@ class ServedBundle:
         """Committed rounds in it."""
         return self.manifest["rounds"]
 
-    def file(self, name: str) -> BundleFile:
-        if name not in self.files:
-            raise NotFound(f"a bundle has {', '.join(sorted(self.files))}, not {name[:60]}")
-        return self.files[name]
+    @property
+    def precision(self) -> str:
+        """The one that is served where none is named, and that the predictor runs."""
+        return self.manifest["precision"]
+
+    def file(self, name: str, precision: str | None = None) -> Asset:
+        """Raises NotFound for a precision or a name that is not there."""
+        precision = precision or self.precision
+        if precision not in self.files:
+            raise NotFound(f"the model is served as {', '.join(self.files)}, not {precision[:60]}")
+        files = self.files[precision]
+        if name not in files:
+            raise NotFound(f"a bundle has {', '.join(sorted(files))}, not {name[:60]}")
+        return files[name]
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        """Size and hash of the graph at each precision."""
+        graphs = {precision: files[MODEL] for precision, files in self.files.items()}
+        return {precision: {"bytes": g.size, "sha256": g.sha256} for precision, g in graphs.items()}
 
     def summary(self) -> dict[str, Any]:
         """What the pages show about it."""
+        files = self.files[self.precision]
         return {
             "rounds": self.rounds,
             "version": self.version,
-            "precision": self.manifest["precision"],
-            "files": {name: {"bytes": len(f.content), "sha256": f.sha256} for name, f in self.files.items()},
+            "precision": self.precision,
+            "files": {name: {"bytes": f.size, "sha256": f.sha256} for name, f in files.items()},
+            "precisions": self.models(),
         }
 
 
 def open_bundle(folder: Path) -> ServedBundle:
-    """Read a bundle and make its predictor. Raises ModelError when it is not whole."""
+    """Read a bundle and those inside it, and make a predictor. Raises ModelError when one is not whole."""
     # onnxruntime is loaded by the first bundle and not by the server's start
-    from kbdfl.export.bundle import FILES, MANIFEST
+    from kbdfl.export.bundle import MANIFEST, load_bundle
     from kbdfl.export.predictor import Predictor
 
-    predictor = Predictor(folder)
+    main = load_bundle(folder)
+    others = [load_bundle(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
     files = {}
-    for name in (MANIFEST, *FILES):
-        content = (folder / name).read_bytes()
-        kind = CONTENT_TYPES[Path(name).suffix]
-        files[name] = BundleFile(content, hashlib.sha256(content).hexdigest(), kind)
-    return ServedBundle(files, predictor.bundle.manifest, predictor)
+    for bundle in (main, *sorted(others, key=lambda bundle: -len(bundle.model))):
+        files[bundle.precision] = {
+            # Weights hardly shrink, words and names do.
+            MODEL: Asset.of(bundle.model, "application/octet-stream", compress=False),
+            **{
+                name: Asset.of((bundle.folder / name).read_bytes(), "application/json")
+                for name in (MANIFEST, "tokenizer.json")
+            },
+        }
+    return ServedBundle(files, main.manifest, Predictor(main))
 
 
 def replace_bundle(folder: Path, write: Callable[[Path], Any]) -> ServedBundle:

@@ -1,51 +1,58 @@
-"""The two pages, and the chart library they load, which comes from the installed plotly package."""
+"""The two pages, and the libraries they load: plotly from its Python package, onnxruntime-web from npm's."""
 
-import gzip
 from functools import cache
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, current_app, make_response, render_template
 
+from kbdfl.errors import NotFound
+from kbdfl.server.assets import ASK_AGAIN, FOR_GOOD, SCRIPT, Asset
 from kbdfl.server.device_api import reply, service
 
 pages = Blueprint("pages", __name__)
 
+# Exceptions from the policy of app.py, which allows nothing inline and nothing from elsewhere.
+POLICY = "Content-Security-Policy"
+PLOTLY_NEEDS = "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"  # it writes style elements
+WASM_NEEDS = "script-src 'self' 'wasm-unsafe-eval'"
+
 
 @cache
-def _plotly() -> tuple[str, bytes, bytes]:
-    """Version, source and gzipped source of plotly.js as the installed package carries it."""
+def _plotly() -> tuple[str, Asset]:
+    """Version and source of plotly.js as the installed package carries it."""
     from plotly.offline import get_plotlyjs, get_plotlyjs_version
 
-    source = get_plotlyjs().encode()
-    return get_plotlyjs_version(), source, gzip.compress(source, 6, mtime=0)
+    return get_plotlyjs_version(), Asset.of(get_plotlyjs().encode(), SCRIPT)
 
 
 @pages.get("/")
-def dashboard() -> str:
+def dashboard() -> Response:
     """The run as it goes: rounds, recall, bytes, phones."""
-    version, _, _ = _plotly()
-    return render_template("dashboard.html", task=service().task.name, plotly_version=version)
+    version, _ = _plotly()
+    text = render_template("dashboard.html", task=service().task.name, plotly_version=version)
+    return make_response(text, {POLICY: PLOTLY_NEEDS})
 
 
 @pages.get("/keyboard")
-def keyboard() -> str:
+def keyboard() -> Response:
     """A phone whose suggestions come from the newest bundle."""
-    return render_template("keyboard.html", task=service().task.name)
+    text = render_template("keyboard.html", task=service().task.name)
+    return make_response(text, {POLICY: WASM_NEEDS})
 
 
 @pages.get("/assets/plotly-<version>.min.js")
 def plotly(version: str) -> Response:
     """The version is part of the address, so a browser may keep the file for good."""
-    installed, source, packed = _plotly()
-    response = Response(content_type="text/javascript; charset=utf-8")
-    response.headers["Vary"] = "Accept-Encoding"
-    if version == installed:
-        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-    if "gzip" in request.accept_encodings:
-        response.headers["Content-Encoding"] = "gzip"
-        response.set_data(packed)
-    else:
-        response.set_data(source)
-    return response
+    installed, source = _plotly()
+    return source.response(FOR_GOOD if version == installed else ASK_AGAIN)
+
+
+@pages.get("/assets/ort/<version>/<name>")
+def web_runtime(version: str, name: str) -> Response:
+    """The files with which a page runs the model itself."""
+    runtime = current_app.config["WEB_RUNTIME"]
+    if runtime is None:
+        raise NotFound("onnxruntime-web is not installed; `npm ci` in server/web does it")
+    return runtime.asset(version, name).response(FOR_GOOD)
 
 
 @pages.get("/healthz")

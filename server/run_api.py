@@ -1,14 +1,16 @@
 """What anyone may read of a run under /v1: status, metrics, configuration, checkpoint, bundle, words."""
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, current_app, request, url_for
 
 from kbdfl.errors import ConfigError, DataError, TooLarge
+from kbdfl.server.assets import ASK_AGAIN, RUNTIME_MODULE
 from kbdfl.server.device_api import json_object, reply, service
 
 run_api = Blueprint("run_api", __name__, url_prefix="/v1")
 
 MAX_TEXT = 2_000  # characters; a message, not a document
-MAX_SUGGESTIONS = 3  # what the exported graph computes
+MAX_SUGGESTIONS = 20
+SLOTS = 3  # of a suggestion strip
 
 
 @run_api.get("/status")
@@ -42,30 +44,45 @@ def checkpoint() -> Response:
     return response
 
 
+@run_api.get("/models/latest")
+def newest_model() -> Response:
+    """The newest bundle: its version, its precisions, and where a page finds what runs it, if it is served."""
+    bundle, runtime = service().current_bundle(), current_app.config["WEB_RUNTIME"]
+    address = runtime and url_for("pages.web_runtime", version=runtime.version, name=RUNTIME_MODULE)
+    return reply(
+        {
+            "version": bundle.version,
+            "rounds": bundle.rounds,
+            "precisions": bundle.models(),
+            "runtime": address,
+        }
+    )
+
+
 @run_api.get("/models/latest/<name>")
-def bundle_file(name: str) -> Response:
-    """A file of the newest bundle, with its hash as entity tag."""
-    file = service().current_bundle().file(name)
-    response = Response(content_type=file.content_type)
-    response.set_etag(file.sha256)
-    response.headers["Cache-Control"] = "no-cache"  # the address stays, the content is replaced
-    if request.if_none_match.contains(file.sha256):
-        response.status_code = 304
-    else:
-        response.set_data(file.content)
-    return response
+@run_api.get("/models/latest/<precision>/<name>")
+def bundle_file(name: str, precision: str | None = None) -> Response:
+    """A file of the newest bundle, float32 if no other precision is named, with its hash as entity tag."""
+    return service().current_bundle().file(name, precision).response(ASK_AGAIN)
 
 
 @run_api.post("/predict")
 def predict() -> Response:
-    """Suggestions for a text, by the newest bundle."""
-    text = json_object().get("text")
+    """Suggestions for a text, by the newest bundle; `count` of them, three if it is not said."""
+    asked = json_object()
+    text, count = asked.get("text"), asked.get("count", SLOTS)
     if not isinstance(text, str):
         raise DataError("text must be a string")
     if len(text) > MAX_TEXT:
         raise TooLarge(f"text may have {MAX_TEXT} characters at most, got {len(text)}")
+    if type(count) is not int or not 1 <= count <= MAX_SUGGESTIONS:
+        raise DataError(f"count must be a whole number from 1 to {MAX_SUGGESTIONS}, got {str(count)[:20]}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise DataError("text must be Unicode, got half of a surrogate pair") from None
     bundle = service().current_bundle()
-    suggestions = bundle.predictor.suggest(text, k=MAX_SUGGESTIONS)
+    suggestions = bundle.predictor.suggest(text, k=count)
     return reply(
         {
             "suggestions": [

@@ -38,7 +38,8 @@ class Background:
     """Slow work after committed rounds.
 
     `evaluate(params)` gives {"recall_top1", "recall_top3"}; `export(params, folder, *, round, version)`
-    writes a bundle into a new folder. Each runs after every k-th committed round and once at the end.
+    writes a bundle into a new folder, and those of other precisions into folders inside it. Each runs after
+    every k-th committed round and once at the end.
     """
 
     evaluate: Callable[[np.ndarray], dict[str, float]] | None = None

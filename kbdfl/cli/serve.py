@@ -34,13 +34,6 @@ CONFIG = "config.toml"
     "--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests handled at once."
 )
 @click.option(
-    "--precision",
-    type=click.Choice(["float32", "int8"]),
-    default="float32",
-    show_default=True,
-    help="Of the bundle.",
-)
-@click.option(
     "--export-every", type=click.IntRange(1), default=50, show_default=True, help="Rounds between exports."
 )
 @click.option("--no-evaluate", is_flag=True, help="Do not measure recall on held-out users.")
@@ -51,7 +44,6 @@ def serve(
     port: int,
     port_file: Path | None,
     threads: int,
-    precision: str,
     export_every: int,
     no_evaluate: bool,
     as_json: bool,
@@ -79,7 +71,7 @@ def serve(
     with serving.listen(host, port) as listener:
         source, texts = _logs(config, evaluate=not no_evaluate)
         built = build_task(config, training_texts=texts)
-        background = _background(config, built, source, precision=precision, export_every=export_every)
+        background = _background(config, built, source, export_every=export_every)
         facts = checkpoint_facts(config, built, round=0, version=0)
         store = SqliteStore(folder, built.task.config.spec, facts=facts)
         try:
@@ -141,11 +133,12 @@ def _logs(config: "RunConfig", *, evaluate: bool) -> tuple["Source | None", Any]
 
 
 def _background(
-    config: "RunConfig", built: "Built", source: "Source | None", *, precision: str, export_every: int
+    config: "RunConfig", built: "Built", source: "Source | None", *, export_every: int
 ) -> "Background":
     """What the server does beside its rounds: recall on the source's held-out users, and bundles."""
     from kbdfl.device_sim.population import held_out_sentences
     from kbdfl.export.bundle import write_bundle
+    from kbdfl.export.graph import PRECISIONS
     from kbdfl.metrics import evaluation_set, recall
     from kbdfl.run import checkpoint_facts
     from kbdfl.server.service import Background
@@ -164,14 +157,16 @@ def _background(
     def export(params: "np.ndarray", folder: Path, *, round: int, version: int) -> None:
         facts = checkpoint_facts(config, built, round=round, version=version)
         about = {name: facts[name] for name in ("preset", "data", "vocabulary_source")}
-        write_bundle(
-            folder,
-            params=params,
-            config=shape,
-            vocabulary=built.vocabulary,
-            precision=precision,
-            facts=about | {"rounds": version, "version": version},  # every committed round makes a version
-        )
+        for precision in PRECISIONS:
+            write_bundle(
+                folder if precision == "float32" else folder / precision,
+                params=params,
+                config=shape,
+                vocabulary=built.vocabulary,
+                precision=precision,
+                facts=about
+                | {"rounds": version, "version": version},  # every committed round makes a version
+            )
 
     return Background(
         evaluate=evaluate if held_out is not None else None,
