@@ -11,7 +11,7 @@ begins in its own begin-of-message context.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from math import log2
 
@@ -33,10 +33,10 @@ class _Ranked:
             zip(distinct.tolist(), zip(first.tolist(), ends.tolist(), strict=True), strict=True)
         )
 
-    def after(self, context: int, most: int) -> list[int]:
-        """Up to `most` words seen after `context`, best first."""
+    def after(self, context: int) -> np.ndarray:
+        """The words seen after `context`, best first, int64 (K,)."""
         start, end = self._spans.get(context, (0, 0))
-        return self._words[start : min(end, start + most)].tolist()
+        return self._words[start:end]
 
 
 class Trigram:
@@ -44,7 +44,7 @@ class Trigram:
 
     def __init__(self, words: tuple[str, ...], after_two: _Ranked, after_one: _Ranked) -> None:
         self.words = words  # most frequent first; a word's place is its id
-        self._ids = {word: i for i, word in enumerate(words)}
+        self.ids = {word: i for i, word in enumerate(words)}
         self._unknown, self._begin = len(words), len(words) + 1
         self._after_two, self._after_one = after_two, after_one
         self._best: dict[tuple[int, int], tuple[int, ...]] = {}
@@ -55,12 +55,13 @@ class Trigram:
         messages: Iterable[Sequence[str]],
         *,
         vocabulary: int = 10_000,
-        words: Collection[str] | None = None,
+        words: Sequence[str] | None = None,
     ) -> "Trigram":
         """Count `messages` (lists of words); only the `vocabulary` most frequent words are ever suggested.
 
-        With `words` only these are known: a trigram that is compared with a model then predicts from the
-        model's own vocabulary. Other words share one "unknown" place in contexts.
+        With `words` these are known and no others, whatever `vocabulary` says: a trigram that is compared with
+        a model then predicts from the model's own vocabulary. Of equally frequent ones the first in `words`
+        comes first. Other words share one "unknown" place in contexts.
         Raises DataError when there is no word at all.
         """
         if vocabulary < 1:
@@ -69,11 +70,7 @@ class Trigram:
         if not texts:
             raise DataError("a trigram needs at least one message with a word, got none")
         counts = Counter(word for text in texts for word in text)
-        if words is not None:
-            counts = Counter({word: count for word, count in counts.items() if word in words})
-        words = tuple(sorted(counts, key=lambda word: (-counts[word], word))[:vocabulary])
-        if not words:
-            raise DataError("a trigram needs at least one known word, the messages have none")
+        words = _by_frequency(counts, words) if words is not None else _by_frequency(counts)[:vocabulary]
         unknown, begin, size = len(words), len(words) + 1, len(words) + 2
         ids = {word: i for i, word in enumerate(words)}
         flat: list[int] = []
@@ -87,8 +84,7 @@ class Trigram:
 
     def suggest(self, context: Sequence[str], k: int = 3) -> list[str]:
         """The k most likely next words after `context`, the words of this message so far (may be empty)."""
-        ids = [self._begin, self._begin, *(self._ids.get(word, self._unknown) for word in context[-2:])]
-        return [self.words[i] for i in self._top(ids[-2], ids[-1], k)]
+        return [self.words[i] for i in self._top(*self._last_two(context), k)]
 
     def recall(self, messages: Iterable[Sequence[str]]) -> dict[str, float]:
         """`top1` and `top3`: the share of all words that were the first, or among the three, suggestions.
@@ -96,7 +92,7 @@ class Trigram:
         Every word of every message is a target and a word outside the vocabulary is a miss.
         Raises DataError when there is no word to predict.
         """
-        best, ids, unknown = self._best, self._ids, self._unknown
+        best, ids, unknown = self._best, self.ids, self._unknown
         targets = first = among = 0
         for message in messages:
             two = one = self._begin
@@ -114,10 +110,30 @@ class Trigram:
             raise DataError("recall needs at least one word to predict, got none")
         return {"top1": first / targets, "top3": among / targets}
 
+    def better(self, context: Sequence[str], word: str) -> np.ndarray | None:
+        """The ids of all words that are suggested before `word` after `context`; None if it is unknown."""
+        target = self.ids.get(word)
+        if target is None:
+            return None
+        two, one = self._last_two(context)
+        after_two, after_one = self._seen(two, one), self._after_one.after(one)
+        if (place := np.flatnonzero(after_two == target)).size:
+            return after_two[: place[0]]
+        if (place := np.flatnonzero(after_one == target)).size:
+            return _union(after_two, after_one[: place[0]])
+        return _union(after_one, np.arange(target))  # what followed two words also followed the last of them
+
+    def _last_two(self, context: Sequence[str]) -> tuple[int, int]:
+        ids = [self._begin, self._begin, *(self.ids.get(word, self._unknown) for word in context[-2:])]
+        return ids[-2], ids[-1]
+
+    def _seen(self, two: int, one: int) -> np.ndarray:
+        return self._after_two.after(two * (len(self.words) + 2) + one)
+
     def _top(self, two: int, one: int, k: int) -> tuple[int, ...]:
-        found = self._after_two.after(two * (len(self.words) + 2) + one, k)
+        found = self._seen(two, one)[:k].tolist()
         if len(found) < k:
-            found += [word for word in self._after_one.after(one, 2 * k) if word not in found]
+            found += [word for word in self._after_one.after(one)[: 2 * k].tolist() if word not in found]
         if len(found) < k:
             found += [word for word in range(min(2 * k, len(self.words))) if word not in found]
         return tuple(found[:k])
@@ -127,19 +143,27 @@ class Unigram:
     """The same most frequent words whatever was typed before: the floor below every model."""
 
     def __init__(self, words: tuple[str, ...]) -> None:
-        self.words = words
+        self.words = words  # most frequent first; a word's place is its id
+        self.ids = {word: i for i, word in enumerate(words)}
 
     @classmethod
-    def train(cls, messages: Iterable[Sequence[str]]) -> "Unigram":
-        """Rank the words of `messages` by how often they occur, ties alphabetically."""
+    def train(cls, messages: Iterable[Sequence[str]], *, words: Sequence[str] | None = None) -> "Unigram":
+        """Rank the words of `messages` by how often they occur, ties alphabetically.
+
+        With `words` these are ranked and no others, of equally frequent ones the first in `words` first.
+        """
         counts = Counter(word for message in messages for word in message)
         if not counts:
             raise DataError("a unigram needs at least one message with a word, got none")
-        return cls(tuple(sorted(counts, key=lambda word: (-counts[word], word))))
+        return cls(_by_frequency(counts, words))
 
     def suggest(self, context: Sequence[str], k: int = 3) -> list[str]:
         """The k most frequent words; `context` is not looked at."""
         return list(self.words[:k])
+
+    def better(self, context: Sequence[str], word: str) -> np.ndarray | None:
+        """As `Trigram.better`; `context` is not looked at."""
+        return np.arange(self.ids[word]) if word in self.ids else None
 
     def recall(self, messages: Iterable[Sequence[str]]) -> dict[str, float]:
         """`top1` and `top3` as in `Trigram.recall`."""
@@ -148,6 +172,17 @@ class Unigram:
             raise DataError("recall needs at least one word to predict, got none")
         hits = [counts[word] for word in self.words[:3]]
         return {"top1": hits[0] / counts.total(), "top3": sum(hits) / counts.total()}
+
+
+def _by_frequency(counts: Counter[str], words: Sequence[str] | None = None) -> tuple[str, ...]:
+    """`words` (default: all that were counted, alphabetically) in the order of their counts."""
+    if words is not None and not any(word in counts for word in words):
+        raise DataError("at least one word must be known, the messages have none that is")
+    return tuple(sorted(sorted(counts) if words is None else words, key=lambda word: -counts[word]))
+
+
+def _union(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.concatenate([first, second[~np.isin(second, first)]])
 
 
 def own_unigram_bits_saved(

@@ -112,6 +112,10 @@ class Vocabulary:
         normal = self._tokenizer.normalizer.normalize_str(text)
         return [word for word, _ in self._tokenizer.pre_tokenizer.pre_tokenize_str(normal)]
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where the words of `text` stand in it as it was typed: the (start, end) of each."""
+        return self._tokenizer.encode(text, add_special_tokens=False).offsets
+
     def encode(self, text: str) -> list[int]:
         """`<bos>`, the ids of the words (UNK where unknown), `<eos>`."""
         return self._tokenizer.encode(text).ids

@@ -173,6 +173,7 @@ def _measure(folder: Any, source: Any, population: Any, *, users: int | None) ->
     from kbdfl.export.bundle import load_bundle, write_bundle
     from kbdfl.export.run import read_run
     from kbdfl.ngram import Trigram
+    from kbdfl.text import SPECIALS
 
     model = read_run(folder.path)
     write_bundle(
@@ -195,7 +196,7 @@ def _measure(folder: Any, source: Any, population: Any, *, users: int | None) ->
     split = model.vocabulary.split
     typed = [split(text) for text in population.texts()]
     unseen = [split(text) for _, texts in held_out for text in texts]
-    baseline = Trigram.train(typed, words=frozenset(model.vocabulary.tokens)).recall(unseen)
+    baseline = Trigram.train(typed, words=model.vocabulary.tokens[len(SPECIALS) :]).recall(unseen)
     # The same with words counted on the phones' logs, which the model's public list never saw.
     with_own_words = Trigram.train(typed).recall(unseen)
     sentences = model.vocabulary.encode_many(text for _, texts in held_out[:50] for text in texts[:5])

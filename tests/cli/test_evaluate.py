@@ -2,18 +2,22 @@
 
 import gzip
 import json
+import sys
+from dataclasses import asdict
 
 import pytest
 
 from kbdfl.cli.main import main
 from kbdfl.device_sim.typing.sources import is_held_out
-from kbdfl.evaluation import evaluate_bundle
+from kbdfl.evaluation import evaluate_baseline, evaluate_bundle
 from kbdfl.export.bundle import load_bundle, write_bundle
 from kbdfl.model import CifgConfig, init_params
+from kbdfl.ngram import Trigram, Unigram
 from kbdfl.text import Vocabulary
 
 CONFIG = CifgConfig(vocab=24, embed=4, hidden=6)
-KEYS = {"recall_top1", "recall_top3", "perplexity", "oov_rate", "tokens", "users"}
+SCORES = {"recall_top1", "recall_top3", "mrr", "ksr", "kspc"}
+KEYS = SCORES | {"perplexity", "oov_rate", "tokens", "users"}
 
 
 @pytest.fixture
@@ -36,15 +40,19 @@ def messages():
 
 @pytest.fixture
 def logs(tmp_path, messages):
-    path = tmp_path / "logs.jsonl"
+    return written(tmp_path / "logs.jsonl", messages)
+
+
+def measured(capsys, model, logs, *arguments, baselines="none"):
+    given = ["--model", str(model), "--logs", str(logs), "--baseline-logs", str(baselines), "--json"]
+    main(["evaluate", *given, *map(str, arguments)])
+    return json.loads(capsys.readouterr().out)
+
+
+def written(path, messages):
     lines = [json.dumps({"user": user, "text": text}) for user, texts in messages.items() for text in texts]
     path.write_text("\n".join(lines) + "\n")
     return path
-
-
-def measured(capsys, model, logs, *arguments):
-    main(["evaluate", "--model", str(model), "--logs", str(logs), "--json", *map(str, arguments)])
-    return json.loads(capsys.readouterr().out)
 
 
 def only_figures(result):
@@ -60,6 +68,8 @@ def test_the_figures_of_a_log_are_those_of_evaluate_bundle(model, logs, messages
     assert only_figures(result) == figures(evaluate_bundle(load_bundle(model), messages))
     assert result["tokens"] == 12 * 6 * 4
     assert result["users"] == 12
+    assert result["baselines"] is None
+    assert 0 < result["latency_p50_us"] <= result["latency_p99_us"]
 
 
 def test_a_gzipped_log_measures_the_same(model, logs, tmp_path, capsys):
@@ -83,10 +93,64 @@ def test_personas_are_measured_without_any_file(model, capsys):
     assert only_figures(first) == only_figures(second)
 
 
-def test_text_output_is_a_line_a_figure(model, logs, capsys):
+def words(texts):
+    return [text.split() for text in texts]
+
+
+def test_baselines_count_training_users_and_are_asked_about_the_same_words(model, logs, messages, capsys):
+    known = [f"w{i}" for i in range(CONFIG.vocab - 4)]
+    training = words(text for user, texts in messages.items() if not is_held_out(user) for text in texts)
+    unseen = words(text for user, texts in messages.items() if is_held_out(user) for text in texts)
+    found = measured(capsys, model, logs, "--held-out", baselines=logs)["baselines"]
+    assert found["logs"] == "logs.jsonl"
+    for name, kind in (("trigram", Trigram), ("unigram", Unigram)):
+        assert found[name] == asdict(evaluate_baseline(kind.train(training, words=known), unseen))
+        assert found[name].keys() == SCORES
+    main(["evaluate", "--model", str(model), "--logs", str(logs), "--held-out", "--json"])
+    assert json.loads(capsys.readouterr().out)["baselines"] == found
+
+
+def test_baselines_may_come_from_another_log(model, logs, messages, tmp_path, capsys):
+    user = next(name for name in map(str, range(100)) if not is_held_out(name))
+    other = written(tmp_path / "other.jsonl", {user: ["w3 w4"]})
+    found = measured(capsys, model, logs, baselines=other)["baselines"]
+    everything = words(text for texts in messages.values() for text in texts)
+    assert found["unigram"]["recall_top1"] == sum(line.count("w3") for line in everything) / (12 * 6 * 4)
+
+
+def test_where_chat_is_not_installed_there_are_no_baselines_and_it_says_so(model, logs, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "chitchat_dataset", None)
+    main(["evaluate", "--model", str(model), "--logs", str(logs), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert result["baselines"] is None
+    assert "no baselines: " in result["note"]
+    assert "--baseline-logs" in result["note"]
     main(["evaluate", "--model", str(model), "--logs", str(logs)])
-    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert lines.keys() >= KEYS
+    assert "note  no baselines: " in capsys.readouterr().out
+    refused(capsys, model, logs, "--baseline-logs", "chat")
+
+
+def test_users_who_are_measured_are_never_counted(model, logs, capsys):
+    assert "none to count" in refused(capsys, model, logs, "--baseline-logs", str(logs))
+
+
+def test_a_log_of_one_user_is_measured_whole(model, tmp_path, capsys):
+    alone = written(tmp_path / "alone.jsonl", {"a": ["w1"] * 250})
+    both = written(tmp_path / "both.jsonl", {"a": ["w1"] * 250, "b": ["w1"]})
+    assert measured(capsys, model, alone)["tokens"] == 250
+    assert measured(capsys, model, alone, "--max-messages", 9)["tokens"] == 9
+    assert measured(capsys, model, both)["tokens"] == 201
+
+
+def test_text_output_shows_the_baselines_beside_the_model(model, logs, capsys):
+    main(["evaluate", "--model", str(model), "--logs", str(logs), "--held-out"])
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["recall@1", "recall@3", "mrr", "ksr", "kspc"]
+    rows = [line.rsplit(maxsplit=5) for line in lines[:3]]
+    assert [row[0] for row in rows] == ["model, float32", "trigram of logs.jsonl", "unigram of logs.jsonl"]
+    assert all(0 <= float(figure) <= 1 for row in rows for figure in row[1:])
+    rest = dict(line.split(maxsplit=1) for line in lines[4:])
+    assert rest.keys() >= KEYS - SCORES | {"latency_p50_us", "latency_p99_us", "seconds"}
 
 
 def refused(capsys, model, logs, *arguments):

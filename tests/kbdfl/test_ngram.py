@@ -106,9 +106,28 @@ def test_one_user_alone_has_no_own_unigram_figure():
 def test_a_trigram_with_given_words_suggests_no_others():
     messages = [["see", "zorp"], ["see", "zorp"], ["see", "you"]]
     assert Trigram.train(messages).suggest(["see"], 1) == ["zorp"]
-    assert Trigram.train(messages, words={"see", "you"}).suggest(["see"], 3) == ["you", "see"]
+    assert Trigram.train(messages, words=["you", "see", "him"]).suggest(["see"], 3) == ["you", "see", "him"]
 
 
-def test_a_trigram_without_a_known_word_is_refused():
-    with pytest.raises(DataError, match="at least one known word"):
-        Trigram.train([["zorp"]], words={"see"})
+@pytest.mark.parametrize("kind", [Trigram, Unigram])
+def test_given_words_of_which_none_occurs_are_refused(kind):
+    with pytest.raises(DataError, match="at least one word must be known"):
+        kind.train([["zorp"]], words=["see"])
+
+
+def test_of_equally_frequent_words_the_first_given_comes_first():
+    model = Unigram.train(split("b a c"), words=["c", "z", "a", "b"])
+    assert model.words == ("c", "a", "b", "z")
+
+
+@given(MESSAGES, st.lists(st.sampled_from("abcdefgh"), max_size=3), st.sampled_from("abcdefgh"))
+def test_better_words_are_those_suggested_before(train, context, word):
+    for kind in (Trigram, Unigram):
+        model = kind.train(train, words="gabcdef")
+        better = model.better(context, word)
+        if word == "h":
+            assert better is None
+        else:
+            ranking = model.suggest(context, 7)
+            assert {model.words[i] for i in better} == set(ranking[: ranking.index(word)])
+            assert len(better) == ranking.index(word)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbdfl.errors import ConfigError
-from kbdfl.export.predictor import Predictor, typed
+from kbdfl.export.predictor import Predictor, Suggestion, as_typed, typed
 from kbdfl.export.runtime import OUTPUTS, open_session
 
 
@@ -67,7 +67,24 @@ def test_typed_parts_committed_words_from_the_letters_in_progress(vocabulary, te
     assert typed(vocabulary, text) == (words, prefix)
 
 
-@pytest.mark.parametrize("text", ["", "ba ", "ba be ku ", "ba unknown ku "])
+@pytest.mark.parametrize(
+    ("text", "partial"),
+    [
+        ("", ""),
+        ("See YO", "YO"),
+        ("See you.", ""),
+        ("I don’", "don’"),
+        ("to the \ufb01", "\ufb01"),
+        ("CAFE\u0301", "CAFE\u0301"),
+        ("a \u0130\u0130", "\u0130\u0130"),
+        ("<EMAIL>", ""),
+    ],
+)
+def test_the_word_in_progress_is_cut_as_it_stands_in_the_text(vocabulary, text, partial):
+    assert as_typed(vocabulary, text) == partial
+
+
+@pytest.mark.parametrize("text", [", ", "ba ", "ba be ku ", "ba unknown ku "])
 @pytest.mark.parametrize("k", [1, 3, 5, 56, 99])
 def test_next_words_are_the_likeliest_of_the_graph_with_their_probabilities(bundle, predictor, text, k):
     expected = probabilities(bundle, text)
@@ -81,29 +98,74 @@ def test_probabilities_of_all_words_sum_to_one(predictor):
     assert math.fsum(s.probability for s in predictor.suggest("ba ", k=56)) == pytest.approx(1, rel=1e-5)
 
 
-@pytest.mark.parametrize("letters", ["b", "ba", "bab", "G", "Ko"])
+@pytest.mark.parametrize("letters", ["b", "ba", "bab", "g", "ko"])
 def test_completions_begin_with_the_typed_letters_in_order_of_likelihood(bundle, predictor, letters):
     expected = probabilities(bundle, "de ")
     matching = [word for word in expected if word.startswith(letters.lower())]
     words = [s.word for s in predictor.suggest("de " + letters, k=len(matching))]
     assert words == sorted(matching, key=expected.get, reverse=True)
+    capital = predictor.suggest("de " + letters.capitalize(), k=len(matching))
+    assert [s.word for s in capital] == [word.capitalize() for word in words]
 
 
 def test_a_slip_is_forgiven_after_the_words_that_match(predictor):
-    words = [s.word for s in predictor.suggest("de bax", k=4)]
-    assert all(word.startswith("ba") for word in words)
     whole = [s.word for s in predictor.suggest("ku", k=5)]
     assert whole[0] == "ku"
     assert all(word.startswith("k") for word in whole)
     assert len(set(whole)) == 5
 
 
-@pytest.mark.parametrize("text", ["x", "日本", "de 99"])
-def test_letters_that_begin_no_word_are_not_answered_with_another_word(predictor, text):
-    assert predictor.suggest(text) == []
+@pytest.mark.parametrize(
+    ("text", "literal"), [("x", "x"), ("日本", "日本"), ("de 99", "99"), ("de Xy", "Xy")]
+)
+def test_letters_that_begin_no_word_are_kept_as_typed(predictor, text, literal):
+    assert predictor.suggest(text) == [Suggestion(literal, 0.0)]
 
 
-@pytest.mark.parametrize("text", ["ba!", "ba\n", "ba 􏿿", "ba 😀"])
+def test_a_word_that_is_not_known_comes_before_the_words_that_nearly_match(predictor):
+    kept, *rest = predictor.suggest("de BaX", k=4)
+    assert kept == Suggestion("BaX", 0.0)
+    assert len(rest) == 3
+    assert all(s.word.startswith("Ba") and s.probability > 0 for s in rest)
+    assert predictor.suggest("de bax", k=1) == [Suggestion("bax", 0.0)]
+
+
+def test_a_sentence_begins_with_a_capital(predictor):
+    small = [s.word for s in predictor.suggest("ba ")]
+    assert [s.word for s in predictor.suggest("ba. ")] == [word.capitalize() for word in small]
+
+
+@pytest.mark.parametrize("text", ["", "ba ", "ba b", "k"])
+def test_blocked_words_are_never_suggested_and_the_others_keep_their_order(bundle, predictor, text):
+    everything = predictor.suggest(text, k=56)
+    first = everything[0].word
+    blocking = Predictor(bundle, blocked=[first.upper() + "!"])
+    rest = everything[1:]
+    for k in (1, 3, 56):
+        assert blocking.suggest(text, k=k) == rest[:k]
+    blocking.unblock(first)
+    assert blocking.suggest(text, k=56) == everything
+    blocking.block(first, rest[0].word)
+    assert blocking.suggest(text, k=3) == rest[1:4]
+
+
+def test_blocking_a_word_keeps_it_as_context(bundle, predictor):
+    assert Predictor(bundle, blocked=["ku"]).suggest("ku ", k=55) == [
+        s for s in predictor.suggest("ku ", k=56) if s.word != "ku"
+    ]
+
+
+def test_what_is_blocked_can_be_read_and_is_one_word_each(bundle):
+    predictor = Predictor(bundle, blocked=["Don’t", "ba"])
+    predictor.unblock("BA", "never")
+    assert predictor.blocked == {"don't"}
+    for wrong in ("two words", "", "..."):
+        with pytest.raises(ConfigError, match="a blocked word must be one word, got "):
+            predictor.block(wrong)
+    assert predictor.blocked == {"don't"}
+
+
+@pytest.mark.parametrize("text", ["ba,", "ba\t", "ba 􏿿", "ba 😀"])
 def test_what_is_no_letter_separates_words(predictor, text):
     assert predictor.suggest(text) == predictor.suggest("ba ")
 

@@ -1,61 +1,22 @@
-"""Recall, perplexity and agreement against the numpy twin, and what must not change them."""
+"""Recall, rank, keystrokes and perplexity against naive twins, and what must not change them."""
 
 import math
 
-import numpy as np
 import pytest
 
 from kbdfl.errors import ConfigError, DataError
-from kbdfl.evaluation import agreement, evaluate_bundle
-from kbdfl.export.bundle import load_bundle, write_bundle
+from kbdfl.evaluation import evaluate_bundle
+from kbdfl.export.predictor import Predictor
 from kbdfl.kernels import reference
-from kbdfl.model import CifgConfig, init_params
-from kbdfl.text import IGNORED, Vocabulary, pack
-
-CONFIG = CifgConfig(vocab=44, embed=8, hidden=12)
+from kbdfl.text import IGNORED, pack
 
 
-@pytest.fixture(scope="module")
-def vocabulary():
-    return Vocabulary.of_words([f"w{i}" for i in range(CONFIG.vocab - 4)], "made up")
-
-
-@pytest.fixture(scope="module")
-def params():
-    return 3 * init_params(CONFIG, seed=5, word_frequencies=1 / np.arange(1.0, CONFIG.vocab - 3))
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory, vocabulary, params):
-    made = {}
-    for precision in ("float32", "int8"):
-        folder = tmp_path_factory.mktemp(precision)
-        write_bundle(
-            folder, params=params, config=CONFIG, vocabulary=vocabulary, precision=precision, facts={}
-        )
-        made[precision] = load_bundle(folder)
-    return made
-
-
-@pytest.fixture(scope="module")
-def logs():
-    """Nine users; a tenth of their words are unknown, some messages end in unknown words or are empty."""
-    random = np.random.default_rng(11)
-    words = [f"w{i}" for i in range(44)]  # four of them unknown
-    return {
-        f"user{u}": [
-            " ".join(random.choice(words, random.integers(0, 9))) for _ in range(random.integers(1, 12))
-        ]
-        for u in range(9)
-    }
-
-
-def by_hand(params, vocabulary, logs):
+def by_hand(config, params, vocabulary, logs):
     """The same figures from the numpy twin over packed batches; (recall_top1, recall_top3, perplexity)."""
     sentences = vocabulary.encode_many([text for messages in logs.values() for text in messages])
     batch = pack([sentences])
     losses, ranks = reference.score(
-        CONFIG.spec.views(params), batch.inputs, batch.targets, batch.active, first_word=4
+        config.spec.views(params), batch.inputs, batch.targets, batch.active, first_word=4
     )
     known = batch.targets != IGNORED
     hits = ranks[known]
@@ -64,7 +25,7 @@ def by_hand(params, vocabulary, logs):
 
 def test_figures_are_those_of_the_numpy_twin(bundles, params, vocabulary, logs):
     result = evaluate_bundle(bundles["float32"], logs)
-    first, top3, perplexity = by_hand(params, vocabulary, logs)
+    first, top3, perplexity = by_hand(bundles["float32"].config, params, vocabulary, logs)
     words = [word for messages in logs.values() for text in messages for word in text.split()]
     assert (result.tokens, result.users) == (len(words), 9)
     assert result.recall_top1 == first
@@ -73,6 +34,35 @@ def test_figures_are_those_of_the_numpy_twin(bundles, params, vocabulary, logs):
     # the twin's softmax includes the specials, of which the bias makes next to nothing
     assert result.perplexity == pytest.approx(perplexity, rel=1e-4)
     assert result.oov_rate == pytest.approx(sum(int(w[1:]) >= 40 for w in words) / len(words))
+
+
+def typed_by_an_ideal_user(bundle, logs):
+    """mrr and ksr, by asking the keyboard's own predictor before every key."""
+    predictor, reciprocal, keys, characters = Predictor(bundle), [], 0, 0
+    for text in (text for messages in logs.values() for text in messages):
+        written = ", "  # not the start of a message: no capitals
+        for word in text.split():
+            ranking = [s.word for s in predictor.suggest(written, k=len(bundle.vocabulary))]
+            reciprocal.append(1 / (1 + ranking.index(word)) if word in ranking else 0)
+            known = word in bundle.vocabulary.tokens
+            shown = [s for s in range(len(word)) if word in strip(predictor, written + word[:s])]
+            keys += 1 + (shown[0] if known and shown else len(word))
+            characters += len(word) + 1
+            written += word + " "
+    return math.fsum(reciprocal) / len(reciprocal), 1 - keys / characters
+
+
+def strip(predictor, text):
+    return [s.word for s in predictor.suggest(text)]
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_rank_and_keystrokes_are_those_of_a_user_of_the_predictor(bundles, logs, precision):
+    result = evaluate_bundle(bundles[precision], logs)
+    mrr, ksr = typed_by_an_ideal_user(bundles[precision], logs)
+    assert (result.mrr, result.ksr) == pytest.approx((mrr, ksr))
+    assert 0 < ksr < 1
+    assert result.kspc == pytest.approx(1 - ksr)
 
 
 def test_int8_measures_nearly_the_same(bundles, logs):
@@ -95,10 +85,13 @@ def test_an_unknown_word_is_a_miss_and_perplexity_does_not_see_it(bundles):
     only_known = evaluate_bundle(bundle, {"a": ["w0"]})
     both = evaluate_bundle(bundle, {"a": ["w0 what"]})
     assert both.recall_top3 == only_known.recall_top3 / 2
+    assert both.mrr == only_known.mrr / 2
+    assert both.kspc == pytest.approx((3 * only_known.kspc + 5) / 8)  # "w0 " at its rate, "what " in full
     assert both.oov_rate == 0.5
     assert both.perplexity == only_known.perplexity
     none = evaluate_bundle(bundle, {"a": ["what is this"]})
     assert (none.recall_top1, none.oov_rate, none.perplexity, none.tokens) == (0, 1, None, 3)
+    assert (none.mrr, none.ksr, none.kspc) == (0, 0, 1)
 
 
 def test_an_unknown_word_is_part_of_the_context(bundles):
@@ -133,18 +126,3 @@ def test_an_error_of_the_log_ends_the_evaluation(bundles, threads):
 
     with pytest.raises(DataError, match="line 2"):
         evaluate_bundle(bundles["float32"], broken(), threads=threads)
-
-
-def test_float32_agrees_with_the_trained_model_and_int8_nearly(bundles, params, vocabulary, logs):
-    sentences = vocabulary.encode_many(logs["user1"])
-    assert 0 < agreement(bundles["float32"], params, CONFIG, sentences) <= 1e-4
-    assert 1e-4 < agreement(bundles["int8"], params, CONFIG, sentences) < 1
-
-
-def test_agreement_sees_another_model(bundles, params, vocabulary):
-    other = params.copy()
-    other[-1] += 0.01
-    difference = agreement(bundles["float32"], other, CONFIG, vocabulary.encode_many(["w1 w2 w3"]))
-    assert difference == pytest.approx(0.01, rel=0.01)
-    with pytest.raises(DataError, match="at least one sentence"):
-        agreement(bundles["float32"], params, CONFIG, [])
