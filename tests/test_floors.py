@@ -42,6 +42,7 @@ DOORS = {
     "cryptography": ["kbdfl.identity"],
     "click": ["kbdfl.cli"],
     "tqdm": ["kbdfl.cli"],
+    "prompt_toolkit": ["kbdfl.cli.prompt"],
     "plotly": ["kbdfl.report", "kbdfl.server"],
     "urllib3": ["kbdfl.device_sim.agent"],
     "chitchat_dataset": ["kbdfl.device_sim.typing.chat"],

@@ -1,6 +1,9 @@
 """`kbdfl predict`: three words with probabilities, or one line that says what is wrong."""
 
+import io
 import json
+import sys
+from unittest.mock import Mock
 
 import pytest
 
@@ -47,7 +50,58 @@ def test_complete_goes_on_with_the_last_word(model, capsys):
     words = [s["word"] for s in json.loads(capsys.readouterr().out)["suggestions"]]
     assert sorted(words) == sorted(["w1", *(f"w1{i}" for i in range(10))])
     main(["predict", "--model", str(model), "zz", "--complete"])
+    assert capsys.readouterr().out == "zz  as typed\n"
+
+
+def test_blocked_words_are_not_suggested(model, capsys):
+    first, second, third, fourth = (s.word for s in Predictor(model).suggest("w1 ", k=4))
+    main(["predict", "--model", str(model), "w1", "--block", first.upper(), "--block", third])
+    words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert words[:2] == [second, fourth]
+    main(["predict", "--model", str(model), "w1", "--json", *(f"--block=w{i}" for i in range(20))])
+    assert json.loads(capsys.readouterr().out)["suggestions"] == []
+    main(["predict", "--model", str(model), "w1", *(f"--block=w{i}" for i in range(20))])
     assert capsys.readouterr().out == "no suggestion\n"
+
+
+@pytest.fixture
+def piped(monkeypatch):
+    def pipe(content):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+
+    return pipe
+
+
+def test_lines_from_a_pipe_are_answered_one_by_one(model, capsys, piped):
+    predictor = Predictor(model)
+    expected = [[s.word for s in predictor.suggest(text)] for text in ("w1 w2 ", " ", "w3 ")]
+    piped(b"w1 w2\n\nw3")
+    main(["predict", "--model", str(model)])
+    assert [line.split("\t") for line in capsys.readouterr().out.splitlines()] == expected
+    piped(b"w1 w2\r\n\r\nw3\r\n")
+    main(["predict", "--model", str(model), "--json"])
+    answers = json.loads(capsys.readouterr().out)["lines"]
+    assert [answer["text"] for answer in answers] == ["w1 w2", "", "w3"]
+    assert [[s["word"] for s in answer["suggestions"]] for answer in answers] == expected
+
+
+def test_a_pipe_may_be_empty_or_no_utf8(model, capsys, piped):
+    piped(b"")
+    main(["predict", "--model", str(model)])
+    assert capsys.readouterr().out == ""
+    piped(b"w1 \xff\n")
+    main(["predict", "--model", str(model)])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--json"], []])
+def test_the_strip_needs_a_terminal_on_both_sides(model, capsys, monkeypatch, arguments):
+    """Standard output is no terminal here."""
+    monkeypatch.setattr(sys, "stdin", Mock(isatty=lambda: True))
+    with pytest.raises(SystemExit) as stop:
+        main(["predict", "--model", str(model), *arguments])
+    assert stop.value.code == 2
+    assert "TEXT must be given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spoil", ["folder", "tampered", "manifest", "vocabulary"])
