@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := pyproject.toml setup.py $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
+WEB := server/web
+SOURCES := pyproject.toml setup.py $(WEB)/package-lock.json $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
 # --capture=sys: what a sanitizer says before it ends the process is not lost.
 KERNEL_TESTS := tests/kernels -q --capture=sys
 
@@ -38,6 +39,8 @@ $(STAMP): $(SOURCES)
 		{ rm -rf $(VENV); echo "python3 -m venv failed; on Debian: apt install python3-venv python3-dev gcc"; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[chat,test,lint]" >&2
+	@{ command -v npm >/dev/null && npm ci --silent --prefix $(WEB); } >&2 || \
+		echo "onnxruntime-web was not installed (npm); the keyboard will ask the server for words" >&2
 	@touch $(STAMP)
 
 demo: install

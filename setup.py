@@ -80,7 +80,7 @@ setup(
     package_data={
         "kbdfl": ["py.typed"],
         "kbdfl.kernels": ["*.pyi", "*.pyx", "*.pxd", "*.h"],
-        "kbdfl.server": ["*.sql", "templates/*", "static/*"],
+        "kbdfl.server": ["*.sql", "templates/*", "static/*", "web/*.json", "web/.npmrc"],
     },
     ext_modules=cythonize(
         extensions(),

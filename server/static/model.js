@@ -8,6 +8,7 @@
 import { Tokens } from "./tokens.js";
 
 const LATEST = "/v1/models/latest";
+const WASM = "ort-wasm-simd-threaded.wasm"; // stands beside the module
 const ATTEMPTS = 3; // a bundle may be replaced between its manifest and its files
 const WINDOW = 64; // of a long text the model sees the last 64 to 127 words, as kbdfl/export/predictor.py
 const KEPT = 128; // contexts that are kept, 4 bytes a word of the vocabulary each
@@ -24,18 +25,16 @@ export async function openModel(precision) {
   if (!offer.precisions[precision]) {
     throw new Error(`the server has no ${precision} model, only ${Object.keys(offer.precisions).join(", ")}`);
   }
-  let ort;
-  try {
-    ort = await import(offer.runtime);
-  } catch (error) {
-    return serverModel(`onnxruntime-web does not load: ${error.message}`);
-  }
-  ort.env.wasm.numThreads = 1; // more would need a cross-origin isolated page
-  ort.env.wasm.wasmPaths = { wasm: new URL("ort-wasm-simd-threaded.wasm", new URL(offer.runtime, location.href)).href };
   const { manifest, tokenizer, model } = await download(precision);
-  const options = { executionProviders: ["wasm"], logSeverityLevel: 3 };
-  const session = await ort.InferenceSession.create(model, options);
-  return new BrowserModel(ort, session, manifest, new Tokens(JSON.parse(decode(tokenizer))));
+  try {
+    const ort = await import(offer.runtime);
+    ort.env.wasm.numThreads = 1; // more would need a cross-origin isolated page
+    ort.env.wasm.wasmPaths = { wasm: new URL(WASM, new URL(offer.runtime, location)).href };
+    const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], logSeverityLevel: 3 });
+    return new BrowserModel(ort, session, manifest, new Tokens(JSON.parse(decode(tokenizer))));
+  } catch (error) {
+    return serverModel(`onnxruntime-web does not run here: ${error.message}`);
+  }
 }
 
 /** A model that runs on the server: what is known of it, and the words to show. */
