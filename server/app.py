@@ -3,7 +3,7 @@
 from flask import Flask, Response
 
 from kbdfl.server import problems
-from kbdfl.server.assets import WebRuntime
+from kbdfl.server.assets import WebRuntime, distance_library
 from kbdfl.server.device_api import device_api
 from kbdfl.server.pages import pages
 from kbdfl.server.run_api import run_api
@@ -24,6 +24,7 @@ def create_app(service: TaskService) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = service.task.max_report_bytes
     app.config["WEB_RUNTIME"] = WebRuntime.find()  # None: pages ask the server for suggestions
+    app.config["WEB_DISTANCE"] = distance_library()  # None: pages do not correct
     app.extensions["kbdfl"] = service
     app.json.sort_keys = False
     problems.install(app)

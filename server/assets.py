@@ -76,6 +76,16 @@ class WebRuntime:
         return _runtime_asset(self.folder / name, RUNTIME_TYPES[name])
 
 
+def distance_library(node_modules: Path = NODE_MODULES) -> tuple[str, Asset] | None:
+    """Version and module of fastest-levenshtein, with which a page corrects slips; None when it is not there."""
+    folder = node_modules / "fastest-levenshtein"
+    module = folder / "esm" / "mod.js"
+    if not module.is_file():
+        return None
+    version = json.loads((folder / "package.json").read_bytes())["version"]
+    return version, Asset.of(module.read_bytes(), SCRIPT)
+
+
 @cache
 def _runtime_asset(path: Path, content_type: str) -> Asset:
     return Asset.of(path.read_bytes(), content_type)

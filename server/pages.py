@@ -55,6 +55,15 @@ def web_runtime(version: str, name: str) -> Response:
     return runtime.asset(version, name).response(FOR_GOOD)
 
 
+@pages.get("/assets/levenshtein-<version>.js")
+def distance(version: str) -> Response:
+    """The edit distance between two words, as a module."""
+    if current_app.config["WEB_DISTANCE"] is None:
+        raise NotFound("fastest-levenshtein is not installed; `npm ci` in server/web does it")
+    installed, module = current_app.config["WEB_DISTANCE"]
+    return module.response(FOR_GOOD if version == installed else ASK_AGAIN)
+
+
 @pages.get("/healthz")
 def healthz() -> Response:
     """That the server answers, for whoever watches over it."""

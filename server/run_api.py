@@ -48,6 +48,7 @@ def checkpoint() -> Response:
 def newest_model() -> Response:
     """The newest bundle: its version, its precisions, and where a page finds what runs it, if it is served."""
     bundle, runtime = service().current_bundle(), current_app.config["WEB_RUNTIME"]
+    distance = current_app.config["WEB_DISTANCE"]
     address = runtime and url_for("pages.web_runtime", version=runtime.version, name=RUNTIME_MODULE)
     return reply(
         {
@@ -55,6 +56,7 @@ def newest_model() -> Response:
             "rounds": bundle.rounds,
             "precisions": bundle.models(),
             "runtime": address,
+            "distance": distance and url_for("pages.distance", version=distance[0]),
         }
     )
 

@@ -1,117 +1,99 @@
-// A phone keyboard whose suggestions come from the exported model, through POST /v1/predict.
-const DEBOUNCE_MS = 35;
-const REPEAT_AFTER_MS = 420;
-const REPEAT_EVERY_MS = 55;
-const PARTIAL_WORD = /[\p{L}\p{M}\p{N}'’]*$/u;
-const CLOSES_UP = /^[.,!?;:)]$/; // marks that stand right after a word
-
-const ICONS = {
-  shift: '<path d="M12 4 3.5 13H8v6h8v-6h4.5z" fill="none" stroke="currentColor" stroke-width="1.9" stroke-linejoin="round"/>',
-  back: '<path d="M8.5 5H21v14H8.5L2.5 12zM11.5 9l6 6m0-6-6 6" fill="none" stroke="currentColor" stroke-width="1.9" stroke-linejoin="round" stroke-linecap="round"/>',
-};
-const letters = [[..."qwertyuiop"], [..."asdfghjkl"], ["shift", ..."zxcvbnm", "back"], ["symbols", ",", "space", ".", "enter"]];
-const symbols = [[..."1234567890"], [..."-/:;()&@\"'"], ["shift", ..."?!#%+=*", "back"], ["symbols", ",", "space", ".", "enter"]];
-const NAMES = { shift: "Shift", back: "Backspace", symbols: "Numbers and marks", space: "Space", enter: "Send", ",": "Comma", ".": "Full stop" };
+// The keyboard page: the message field, and what connects keys, strip, model and panel.
+import { Brain } from "./brain.js";
+import { beginsSentence, cased } from "./casing.js";
+import { Keys } from "./keys.js";
+import { forgetAll, keep, recall } from "./memory.js";
+import * as panel from "./panel.js";
+import { Strip } from "./strip.js";
+import { closedWord, lastCharacter, openWord, typing } from "./typing.js";
 
 const $ = (id) => document.getElementById(id);
 const draft = $("draft");
-const slots = [...document.querySelectorAll("#strip button")].sort((a, b) => a.dataset.slot - b.dataset.slot);
-let shift = "off"; // off, once, lock
-let page = letters;
-let afterSuggestion = false; // the space before the caret was put there by a suggestion
-let asked = 0; // number of the newest request
-let shown = 0; // number of the request whose answer is on the strip
-let typedKeys = 0;
-let savedKeys = 0;
+const brain = new Brain();
+const keys = new Keys($("keys"), press);
+const strip = new Strip($("strip"), $("menu"), { onTake: take, onBlock: block });
+const session = { pressed: 0, saved: 0 };
+let given = false; // the space before the caret was put there by a suggestion
+let undo = null; // { corrected, typed, word }: texts before the caret; one backspace goes back to `typed`
+let asked = 0; // number of the newest question
+let shown = 0; // number of the question whose answer is on the strip
+let incognito = false;
 
-// keys
+const before = () => draft.value.slice(0, draft.selectionStart);
 
-function buildKeys() {
-  $("keys").replaceChildren(
-    ...page.map((row, i) => {
-      const line = document.createElement("div");
-      line.className = page === letters && i === 1 ? "row inset" : "row";
-      line.append(...row.map(buildKey));
-      return line;
-    }),
-  );
-  showShift();
+// typing
+
+/** A key of the screen: a character, "back" or "enter". */
+function press(key) {
+  if (key === "enter") return send();
+  session.pressed += 1;
+  if (key === "back") return erase();
+  type(key, typing(before(), key, given));
 }
-function buildKey(name) {
-  const key = document.createElement("button");
-  key.type = "button";
-  key.className = "key";
-  key.dataset.key = name;
-  key.tabIndex = -1; // the message field keeps the focus; a real keyboard types into it
-  key.setAttribute("aria-label", NAMES[name] ?? name);
-  if (ICONS[name]) key.innerHTML = `<svg viewBox="0 0 24 24" width="23" height="23" aria-hidden="true">${ICONS[name]}</svg>`;
-  else key.textContent = { symbols: page === letters ? "?123" : "ABC", space: "space", enter: "send" }[name] ?? name;
-  if (["shift", "back", "symbols"].includes(name)) key.classList.add("wide", "dim");
-  if (name === "enter") key.classList.add("wide", "go");
-  if (name === "space") key.classList.add("space");
-  return key;
+
+function type(key, { erase, insert }) {
+  const closesUp = given && insert.length > 1 && insert !== ". ";
+  draft.setRangeText(insert, draft.selectionStart - erase, draft.selectionEnd, "end");
+  changed({ given: closesUp });
+  finish();
 }
-function showShift() {
-  for (const key of $("keys").querySelectorAll(".key")) {
-    const name = key.dataset.key;
-    if (/^[a-z]$/.test(name)) key.textContent = shift === "off" ? name : name.toUpperCase();
-    if (name === "shift") {
-      key.setAttribute("aria-pressed", String(shift !== "off"));
-      key.setAttribute("aria-label", shift === "lock" ? "Shift, locked" : "Shift");
-    }
-  }
-}
-function setShift(state) {
-  if (shift !== state) {
-    shift = state;
-    showShift();
-  }
-}
-/** Capitals at the start of a message and after a full stop, as phones do; a lock stays. */
-function automaticShift() {
-  if (shift !== "lock") setShift(/(^|[.!?]\s+)$/.test(draft.value.slice(0, draft.selectionStart)) ? "once" : "off");
-}
-function press(name) {
-  if (name === "shift") return setShift({ off: "once", once: "lock", lock: "off" }[shift]);
-  if (name === "symbols") {
-    page = page === letters ? symbols : letters;
-    return buildKeys();
-  }
-  if (name === "enter") return send();
-  if (name === "back") return erase();
-  typedKeys += 1;
-  insert(name === "space" ? " " : /^[a-z]$/.test(name) && shift !== "off" ? name.toUpperCase() : name);
-}
-function insert(text) {
-  let start = draft.selectionStart;
-  if (afterSuggestion && CLOSES_UP.test(text) && draft.value[start - 1] === " ") {
-    start -= 1;
-    text += " ";
-  }
-  draft.setRangeText(text, start, draft.selectionEnd, "end");
-  changed();
-}
+
 function erase() {
-  const { selectionStart: start, selectionEnd: end, value } = draft;
-  if (start === end && start === 0) return;
-  const before = start === end ? start - [...value.slice(0, start)].at(-1).length : start;
-  draft.setRangeText("", before, end, "end");
+  if (revert()) return;
+  const { selectionStart: start, selectionEnd: end } = draft;
+  const from = start === end ? start - lastCharacter(before()) : start;
+  draft.setRangeText("", from, end, "end");
   changed();
 }
-function changed() {
-  afterSuggestion = false;
-  refresh();
-}
-function refresh() {
+
+function changed(now = {}) {
+  given = now.given ?? false;
+  if (before() !== undo?.corrected) undo = null;
   draft.style.height = "auto";
   draft.style.height = `${draft.scrollHeight + 2}px`;
   draft.scrollTop = draft.scrollHeight;
   $("send").disabled = !draft.value.trim();
-  automaticShift();
-  askSoon();
+  if (keys.shift !== "lock") keys.setShift(beginsSentence(before()) && !openWord(before()) ? "once" : "off");
+  panel.showSaved(session);
+  refresh();
 }
 
-function send() {
+/** A mark or a space ends a word: the word may be corrected, if nothing before it changed in the meantime. */
+async function finish() {
+  const typed = before();
+  const ended = closedWord(typed);
+  if (!ended || ended.tail.length > 2) return;
+  const { head, word, tail } = ended;
+  const better = await brain.better(head, word);
+  if (!better || !draft.value.startsWith(typed)) return;
+  draft.setRangeText(better, head.length, head.length + word.length, "preserve");
+  undo = { corrected: head + better + tail, typed, word };
+  panel.say(`corrected to ${better}; backspace takes it back`);
+  changed({ given });
+}
+
+/** Take the last correction back, if it was the last thing that happened. The word is then left alone. */
+function revert() {
+  if (!undo || before() !== undo.corrected) return false;
+  draft.setRangeText(undo.typed, 0, undo.corrected.length, "end");
+  brain.leaveAlone(undo.word, { remember: !incognito });
+  panel.say(`${undo.word} stays as typed`);
+  undo = null;
+  changed();
+  return true;
+}
+
+function take({ text, kind, word }) {
+  const open = openWord(before());
+  if (kind === "typed") brain.leaveAlone(word, { remember: !incognito });
+  session.pressed += 1;
+  session.saved += Math.max(0, text.length - open.length);
+  draft.setRangeText(`${text} `, draft.selectionStart - open.length, draft.selectionEnd, "end");
+  changed({ given: true });
+  draft.focus({ preventScroll: true });
+}
+
+async function send() {
   const text = draft.value.trim();
   if (!text) return;
   $("hint")?.remove();
@@ -121,154 +103,128 @@ function send() {
   $("chat").append(bubble);
   $("chat").scrollTop = $("chat").scrollHeight;
   draft.value = "";
-  if (page !== letters) {
-    page = letters;
-    buildKeys();
-  }
+  keys.show("letters");
   changed();
+  if (incognito) return;
+  await brain.learn(text);
+  refresh();
 }
 
 // suggestions
 
-const beforeCaret = () => draft.value.slice(0, draft.selectionStart);
-/** The suggestion in the case that is being typed: "I" alone, and a capital where the word begins with one. */
-function cased(word, partial) {
-  if (/^i($|')/.test(word)) return `I${word.slice(1)}`;
-  const capital = partial ? /^\p{Lu}/u.test(partial) : shift !== "off";
-  return capital ? word[0].toUpperCase() + word.slice(1) : word;
-}
-function accept(slot) {
-  const word = slot.dataset.word;
-  if (!word) return;
-  const partial = beforeCaret().match(PARTIAL_WORD)[0];
-  const start = draft.selectionStart - partial.length;
-  const text = `${cased(word, partial)} `;
-  savedKeys += Math.max(0, text.length - partial.length - 1);
-  typedKeys += 1;
-  draft.setRangeText(text, start, draft.selectionEnd, "end");
-  afterSuggestion = true;
-  refresh();
-  draft.focus({ preventScroll: true });
-}
-let timer = 0;
-function askSoon() {
-  clearTimeout(timer);
-  timer = setTimeout(ask, DEBOUNCE_MS);
-}
-async function ask() {
+async function refresh() {
   const number = ++asked;
-  const text = beforeCaret().slice(-500);
-  const began = performance.now();
+  const text = before().slice(-2000);
+  const typed = openWord(text);
   let answer;
   try {
-    const response = await fetch("/v1/predict", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ text }),
-    });
-    answer = await response.json();
-    if (!response.ok) throw new Error(answer.detail ?? `the server answered ${response.status}`);
+    answer = await brain.suggest(text, typed);
   } catch (error) {
-    if (number > shown) showSlots([]);
-    $("about-model").textContent = error instanceof TypeError ? "the server does not answer" : error.message;
-    if (number === asked) timer = setTimeout(ask, 2000);
+    if (number === asked) {
+      strip.show([]);
+      panel.say(error instanceof TypeError ? "the server does not answer" : error.message);
+    }
     return;
   }
-  if (number < shown) return; // a newer answer is on the strip already
+  if (!answer || number < shown) return; // no model yet, or a newer answer is on the strip
   shown = number;
-  showSlots(answer.suggestions);
-  const model = answer.rounds ? `after ${answer.rounds} rounds, version ${answer.version}` : "before the first round";
-  $("about-model").textContent = model;
-  $("top-note").textContent = `server suggestions, ${model.split(",")[0]}`;
-  $("about-time").textContent = `${Math.round(performance.now() - began)} ms`;
-  if (typedKeys) $("about-saved").textContent = `${savedKeys} of ${savedKeys + typedKeys}`;
-  if (model !== describedModel) describe(model);
+  const capital = !typed && keys.shift !== "off";
+  strip.show(answer.slots.map((item) => ({ ...item, text: capital ? cased(item.text, "", "") : item.text })));
+  panel.showLatency(brain.latencies);
+  panel.showLearned(answer);
 }
-function showSlots(suggestions) {
-  const partial = beforeCaret().match(PARTIAL_WORD)[0];
-  slots.forEach((slot, i) => {
-    const suggestion = suggestions[i];
-    slot.disabled = !suggestion;
-    slot.dataset.word = suggestion?.word ?? "";
-    slot.textContent = suggestion ? cased(suggestion.word, partial) : "";
-    slot.title = suggestion ? `probability ${(100 * suggestion.probability).toFixed(1)} %` : "";
-    if (suggestion) slot.setAttribute("aria-label", `${slot.textContent}, ${slot.title}`);
-    else slot.removeAttribute("aria-label");
-  });
+
+function block(word) {
+  brain.block(word);
+  panel.showBlocked(brain.blocked);
+  panel.say(`${word} will not be suggested again`);
+  draft.focus({ preventScroll: true });
+  refresh();
 }
-let describedModel = "";
-async function describe(model) {
-  describedModel = model;
-  const response = await fetch("/v1/status");
-  if (!response.ok) return;
-  const file = (await response.json()).bundle?.files["model.onnx"];
-  if (file) $("about-size").textContent = `${(file.bytes / 1e6).toFixed(2)} MB of ONNX`;
+
+async function load(precision) {
+  panel.showState("loading", "The model is on its way.");
+  try {
+    await brain.load(precision);
+  } catch (error) {
+    panel.showState("failed", `${error.message}.`);
+    setTimeout(load, 3000, precision);
+    return;
+  }
+  panel.showModel(brain.model, brain.precisions);
+  keep("precision", brain.model.precision);
+  refresh();
 }
+
+panel.onChoice({
+  precision: load,
+  unblock(word) {
+    brain.unblock(word);
+    panel.showBlocked(brain.blocked);
+    refresh();
+  },
+  forget() {
+    brain.forget();
+    forgetAll();
+    panel.showBlocked(brain.blocked);
+    panel.say("everything that was learned here is forgotten");
+    refresh();
+  },
+});
 
 // hands
 
-let repeating = 0;
-const stopRepeating = () => clearTimeout(repeating);
-function repeat(name, wait) {
-  repeating = setTimeout(() => {
-    press(name);
-    repeat(name, REPEAT_EVERY_MS);
-  }, wait);
-}
-$("keys").addEventListener("pointerdown", (event) => {
-  event.preventDefault(); // the field keeps the focus and its caret
-  const name = event.target.closest(".key")?.dataset.key;
-  if (!name || event.button !== 0) return;
+$("incognito").addEventListener("click", () => {
+  incognito = !incognito;
+  $("incognito").setAttribute("aria-pressed", String(incognito));
+  $("phone").classList.toggle("incognito", incognito);
+  $("incognito-note").hidden = !incognito;
   draft.focus({ preventScroll: true });
-  stopRepeating();
-  press(name);
-  if (name === "back") repeat(name, REPEAT_AFTER_MS);
 });
-$("keys").addEventListener("click", (event) => {
-  // a click without a pointer comes from assistive technology
-  const name = event.target.closest(".key")?.dataset.key;
-  if (name && event.detail === 0) press(name);
-});
-for (const kind of ["pointerup", "pointercancel", "blur"]) window.addEventListener(kind, stopRepeating);
-for (const slot of slots) {
-  slot.addEventListener("pointerdown", (event) => event.preventDefault());
-  slot.addEventListener("click", () => accept(slot));
-}
-$("send").addEventListener("pointerdown", (event) => event.preventDefault());
+for (const id of ["send", "incognito"]) $(id).addEventListener("pointerdown", (event) => event.preventDefault());
 $("send").addEventListener("click", send);
-draft.addEventListener("input", (event) => {
-  if (event.inputType?.startsWith("insert")) typedKeys += 1;
-  const caret = draft.selectionStart;
-  // the same closing-up as on the screen's keys, for a real keyboard
-  if (afterSuggestion && CLOSES_UP.test(event.data ?? "") && draft.value[caret - 2] === " ") {
-    draft.setRangeText(`${event.data} `, caret - 2, caret, "end");
+
+draft.addEventListener("beforeinput", (event) => {
+  const { inputType, data, isComposing } = event;
+  if (isComposing) return;
+  if (inputType === "deleteContentBackward" && revert()) {
+    session.pressed += 1;
+    event.preventDefault();
   }
+  if (inputType !== "insertText" || data?.length !== 1) return;
+  const edit = typing(before(), data, given);
+  if (!edit.erase && edit.insert === data) return; // plain typing stays the browser's, with its own undo
+  event.preventDefault();
+  session.pressed += 1;
+  type(data, edit);
+});
+draft.addEventListener("input", (event) => {
+  session.pressed += 1;
   changed();
+  if (event.inputType === "insertText") finish();
 });
 draft.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     send();
   }
-  mirror(event, true);
+  keys.light(screenKey(event), true);
 });
-draft.addEventListener("keyup", (event) => mirror(event, false));
-function mirror(event, down) {
-  const name = { " ": "space", Backspace: "back", Enter: "enter", Shift: "shift" }[event.key] ?? event.key.toLowerCase();
-  for (const key of $("keys").querySelectorAll(".key")) {
-    if (key.dataset.key === name) key.classList.toggle("pressed", down);
-  }
+draft.addEventListener("keyup", (event) => keys.light(screenKey(event), false));
+function screenKey({ key }) {
+  return { " ": "space", Backspace: "back", Enter: "enter", Shift: "shift" }[key] ?? key.toLowerCase();
 }
 document.addEventListener("keydown", (event) => {
   // typing anywhere on the page goes into the message
-  if (event.target === document.body && event.key.length === 1 && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    draft.focus({ preventScroll: true });
-  }
+  const writes = event.key.length === 1 && !event.ctrlKey && !event.metaKey && !event.altKey;
+  if (event.target === document.body && writes) draft.focus({ preventScroll: true });
 });
 document.addEventListener("selectionchange", () => {
-  if (document.activeElement === draft) askSoon();
+  if (document.activeElement === draft) refresh();
 });
 
-buildKeys();
+panel.showSaved(session);
+panel.showBlocked(brain.blocked);
 draft.focus({ preventScroll: true });
-refresh();
+changed();
+load(recall("precision", "int8"));

@@ -1,0 +1,33 @@
+// What the page keeps from one visit to the next: localStorage, or this visit only where the browser forbids that.
+const PREFIX = "kbdfl.";
+
+function storage() {
+  try {
+    return globalThis.localStorage; // reading it throws where site data are blocked
+  } catch {
+    return null;
+  }
+}
+
+const kept = storage();
+
+/** The JSON value kept under `name`, or `otherwise`. */
+export function recall(name, otherwise) {
+  const text = kept?.getItem(PREFIX + name) ?? null;
+  return text === null ? otherwise : JSON.parse(text);
+}
+
+/** Keep a JSON value. False when there is no room for it. */
+export function keep(name, value) {
+  try {
+    kept?.setItem(PREFIX + name, JSON.stringify(value));
+    return kept !== null;
+  } catch {
+    return false; // the quota is used up
+  }
+}
+
+/** Forget everything that was kept, of this page only. */
+export function forgetAll() {
+  for (const name of Object.keys(kept ?? {})) if (name.startsWith(PREFIX)) kept.removeItem(name);
+}

@@ -1,0 +1,98 @@
+// What stands beside the phone: where inference runs, what was saved, what this phone learned, what is blocked.
+import { percent } from "./strip.js";
+
+const $ = (id) => document.getElementById(id);
+const SERVER = "What you type is sent to this server for each suggestion, used for that answer only, and not kept.";
+
+/** Call back with what people choose in the panel. */
+export function onChoice({ precision, unblock, forget }) {
+  $("precision").addEventListener("change", (event) => precision(event.target.value));
+  $("forget").addEventListener("click", forget);
+  $("blocked").addEventListener("click", (event) => {
+    const word = event.target.closest("[data-word]")?.dataset.word;
+    if (word) unblock(word);
+  });
+}
+
+/** The badge before there is a model, or when there is none: one line. */
+export function showState(state, text) {
+  $("where").dataset.where = state;
+  $("where").textContent = { loading: "Loading", failed: "No model" }[state];
+  $("where-note").textContent = text;
+}
+
+export function showModel(model, precisions) {
+  const here = model.where === "browser";
+  $("where").dataset.where = model.where;
+  $("where").textContent = here ? "In this page" : "On the server";
+  $("where-note").textContent = here
+    ? "The model runs on this device. Nothing you type leaves the page."
+    : `${SERVER} Here it cannot run: ${model.reason}.`;
+  const trained = model.rounds ? `${model.rounds} rounds` : "before the first round";
+  $("model-rounds").textContent = trained;
+  $("model-size").textContent = `${(model.bytes / 1e6).toFixed(2)} MB`;
+  $("top-note").textContent = `${here ? "predicted in this page" : "predicted on the server"}, ${trained}`;
+  for (const choice of $("precision").elements) {
+    choice.disabled = !here || !precisions.includes(choice.value);
+    choice.checked = choice.value === model.precision;
+  }
+}
+
+export function showLatency({ p50, p99, count }) {
+  const ms = (value) => (value < 10 ? value.toFixed(1) : value.toFixed(0));
+  $("latency").textContent = count ? `${ms(p50)} / ${ms(p99)} ms` : "–";
+}
+
+export function showSaved({ pressed, saved }) {
+  const all = pressed + saved;
+  $("saved-share").textContent = all ? `${Math.round((100 * saved) / all)} %` : "–";
+  $("saved-count").textContent = all
+    ? `${saved} of ${all} keystrokes were taps you did not need`
+    : "Tap a suggestion to save the rest of a word";
+  $("saved-bar").value = all ? saved / all : 0;
+}
+
+/** The two strips side by side, and this phone's own words. `learns` is false where only the server has a model. */
+export function showLearned({ learns, messages, words, shared, personal }) {
+  $("learned-note").textContent = !learns
+    ? "Learning on the phone needs the model in the page."
+    : messages
+      ? `Trained in this page on ${messages} sent ${messages === 1 ? "message" : "messages"}; kept on this device.`
+      : "Nothing yet. Send a message, and the output layer is trained on it in this page.";
+  $("sides").hidden = !learns;
+  $("shared").replaceChildren(...shared.map(row));
+  $("personal").replaceChildren(...personal.map(row));
+  $("own-words").hidden = !words.length;
+  $("own-words").replaceChildren(...words.map((word) => made("span", "chip", word)));
+}
+
+export function showBlocked(words) {
+  $("blocked-note").hidden = words.length > 0;
+  $("blocked").replaceChildren(
+    ...words.map((word) => {
+      const chip = made("button", "chip", word);
+      chip.type = "button";
+      chip.dataset.word = word;
+      chip.setAttribute("aria-label", `Suggest ${word} again`);
+      return chip;
+    }),
+  );
+}
+
+/** Say something once, also to a screen reader. */
+export function say(text) {
+  $("said").textContent = text;
+}
+
+function row({ word, probability, personal }) {
+  const line = made("li", personal ? "learned" : "", "");
+  line.append(made("span", "", word), made("span", "soft number", percent(probability)));
+  return line;
+}
+
+function made(tag, className, text) {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.textContent = text;
+  return element;
+}
