@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from kbdfl.export.bundle import write_bundle
+from kbdfl.export.run import measured_recall
 from kbdfl.run import Built, RunFolder
 
 _PAGE = """<!doctype html>
@@ -45,7 +46,7 @@ def finish_run(folder: RunFolder, params: np.ndarray, built: Built, facts: dict[
         vocabulary=built.vocabulary,
         precision="float32",
         facts={name: facts[name] for name in ("version", "preset", "data", "vocabulary_source")}
-        | {"rounds": facts["version"]},
+        | {"rounds": facts["version"], "recall": measured_recall(folder.rows(), version=facts["version"])},
     )
     return write_report(folder)
 

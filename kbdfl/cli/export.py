@@ -7,15 +7,15 @@ import click
 
 from kbdfl.cli.common import json_option, progress, seed_option, show
 
-PRECISIONS = {"float32": "float32", "fp32": "float32", "int8": "int8"}
+PRECISIONS = {"float32": "float32", "fp32": "float32", "int8": "int8", "int4": "int4"}
 SENTENCES, WORDS = 20, 12  # what the agreement is measured on
-OUT = """Folder of the bundle (default: RUN/model, and RUN/model-int8 for int8). Where both precisions are
-written, the int8 bundle's folder ends in -int8."""
+OUT = """Folder of the bundle (default: RUN/model for float32, RUN/model-int8, RUN/model-int4). Where all are
+written, the folders of the others end in -int8 and -int4."""
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="Write this one only (default: both).")
+@click.option("--precision", type=click.Choice(list(PRECISIONS)), help="Write this one only (default: all).")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help=OUT)
 @seed_option
 @json_option
@@ -27,12 +27,12 @@ def export(run: Path, precision: str | None, out: Path | None, seed: int, as_jso
     from kbdfl.export.run import read_run
 
     model = read_run(run)
-    wanted = [PRECISIONS[precision]] if precision else ["float32", "int8"]
+    wanted = [PRECISIONS[precision]] if precision else list(dict.fromkeys(PRECISIONS.values()))
     bundles = []
     for kind in progress(wanted, desc="export"):
         folder = out.resolve() if out else run / "model"
-        if kind == "int8" and not (out and precision):
-            folder = folder.parent / f"{folder.name}-int8"
+        if kind != "float32" and not (out and precision):
+            folder = folder.with_name(f"{folder.name}-{kind}")
         bundles.append(_write(model, folder, kind, seed))
     lines = [f"{model.checkpoint}: {model.config.spec.size:,} parameters, {model.config.vocab:,} tokens"]
     for bundle in bundles:

@@ -17,6 +17,7 @@ import numpy as np
 
 from kbdfl._version import __version__
 from kbdfl.errors import ConfigError, DataError, ModelError
+from kbdfl.export.precision import PRECISIONS
 from kbdfl.model import PRESETS, CifgConfig
 from kbdfl.params import digest, write_atomically
 from kbdfl.text import Vocabulary
@@ -58,9 +59,11 @@ def write_bundle(
     """Write the bundle of `params`, flat float32 (P,), into `folder` and return its manifest.
 
     `facts` are JSON values about how the model came to be: `round` or `rounds` (how many were committed),
-    `version`, `data` (a description), and optionally `preset`, `vocabulary_source`, `privacy` and `licence`
-    in place of the defaults; further keys are kept under `facts`. Files are made in a temporary folder beside
-    `folder` and then renamed into it, the manifest last. Raises ModelError or ConfigError before it writes.
+    `version`, `data` (a description), `recall` (`top1` and `top3` in 0..1, and the `version` that was measured),
+    and optionally `preset`, `vocabulary_source`, `privacy` and `licence` in place of the defaults; further keys
+    are kept under `facts`. What matters most stands in the properties of model.onnx too. Files are made in a
+    temporary folder beside `folder` and then renamed into it, the manifest last. Raises ModelError or
+    ConfigError before it writes.
     """
     # onnx is needed to write a bundle, not to read one; what only predicts does not load it.
     from kbdfl.export.graph import step_graph
@@ -83,6 +86,7 @@ def write_bundle(
         "params_sha256": digest(params),
         "rounds": rounds if rounds is not None else rest.pop("round", None),
         "version": rest.pop("version", None),
+        "recall": rest.pop("recall", None),
         "data": rest.pop("data", "unstated"),
         "vocabulary": {
             "size": len(vocabulary),
@@ -93,7 +97,9 @@ def write_bundle(
         "licence": rest.pop("licence", LICENCE),
         "facts": rest,
     }
-    properties = {key: about[key] for key in ("kbdfl", "precision", "rounds", "params_sha256", "licence")}
+    properties = {key: about[key] for key in ("kbdfl", "precision", "rounds", "params_sha256")}
+    properties |= {f"recall_{key}": value for key, value in (about["recall"] or {}).items()}
+    properties |= {key: about[key] for key in ("privacy", "licence")}
     properties["vocabulary_sha256"] = vocabulary.sha256
     model = step_graph(params, config, precision=precision, metadata=properties)
     contents = {
@@ -139,8 +145,9 @@ def load_bundle(folder: Path) -> Bundle:
     except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ModelError(f"{folder}/{MANIFEST} is malformed: {what}") from None
-    if precision not in ("float32", "int8"):
-        raise ModelError(f"{folder}/{MANIFEST} must state precision float32 or int8, got {precision!r}")
+    if precision not in PRECISIONS:
+        known = ", ".join(PRECISIONS)
+        raise ModelError(f"{folder}/{MANIFEST} must state a precision of {known}, got {precision!r}")
     contents = {name: _checked(folder / name, size, sha256) for name, (size, sha256) in listed.items()}
     try:
         vocabulary = Vocabulary.load(folder / "tokenizer.json", source=words["source"])

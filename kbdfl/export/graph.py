@@ -9,6 +9,9 @@ outputs   top_ids int64 (1,3), top_probs float32 (1,3), logits float32 (1,V),
 
 `top_ids` are chosen among the words: the four special tokens are cut off before the softmax, whatever their
 logits are. `logits` are those of the model, specials included, for completion and for evaluation.
+
+Both quantised graphs store the embedding once: the input gathers its rows, the output multiplies with them.
+float32 and int8 use the standard operators of opset 17; int4 adds two of onnxruntime's own.
 """
 
 from dataclasses import dataclass, field
@@ -19,11 +22,12 @@ from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_help
 
 from kbdfl._version import __version__
 from kbdfl.errors import ConfigError, ModelError
+from kbdfl.export.precision import BLOCK, PRECISIONS, half, quantise_int4, quantise_int8
 from kbdfl.model import CifgConfig
 from kbdfl.text import SPECIALS
 
-PRECISIONS = ("float32", "int8")
 OPSET, IR_VERSION = 17, 8  # the pair that the widest range of runtimes loads
+CONTRIB, CONTRIB_VERSION = "com.microsoft", 1  # onnxruntime's own operators
 TOP = 3  # slots of a suggestion strip
 
 
@@ -38,6 +42,9 @@ class _Builder:
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
+    def whole(self, name: str, *values: int) -> str:
+        return self.constant(name, np.array(values, np.int64))
+
     def nodes_of(self, kind: str, inputs: list[str], outputs: list[str], **attributes: Any) -> list[str]:
         self.nodes.append(helper.make_node(kind, inputs, outputs, **attributes))
         return outputs
@@ -48,21 +55,9 @@ class _Builder:
     def float32(self, tensor: str) -> str:
         return self.node("Cast", tensor, to=TensorProto.FLOAT)
 
-
-def quantise(weights: np.ndarray, *, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric int8 with one float16 scale a row (axis 1) or a column (axis 0): weights ~ q * scale.
-
-    weights float32 (R,C), finite. Returns (q int8 (R,C) in -127..127, scales float16, `axis` of length 1). A
-    scale is rounded up to float16 and weights are divided by what it holds: none is clipped, and none errs by
-    more than half its scale. Raises ModelError for weights of which float16 cannot hold the scale.
-    """
-    exact = np.abs(weights).max(axis=axis, keepdims=True) / 127
-    limit = 60_000  # below the largest float16, with room to round up
-    if exact.max() > limit:
-        raise ModelError(f"int8 needs weights below {127 * limit}, got {float(exact.max()) * 127:.3g}")
-    nearest = np.maximum(exact, np.finfo(np.float16).smallest_subnormal).astype(np.float16)
-    scales = np.where(nearest < exact, np.nextafter(nearest, np.float16(np.inf)), nearest)
-    return np.rint(weights / scales.astype(np.float32)).astype(np.int8), scales
+    def half(self, name: str, value: np.ndarray) -> str:
+        """A constant that is stored as float16 and used as float32: runtimes widen it once, at loading."""
+        return self.float32(self.constant(name, half(name, value)))
 
 
 def step_graph(
@@ -70,10 +65,11 @@ def step_graph(
 ) -> ModelProto:
     """The step graph of `params`, flat float32 (P,), as a checked ONNX model of opset 17.
 
-    `precision` is "float32" (exact) or "int8": weights int8 with float16 scales, the embedding stored once
-    for both ends, activations quantised on the way (`DynamicQuantizeLinear`). `metadata` (JSON values) is
-    kept in the model's properties. Raises ConfigError for an unknown precision and ModelError for parameters
-    that are not this model's, not finite, or too large for float16.
+    `precision` is "float32" (exact), "int8" (a float16 scale a row or column; activations are quantised on the
+    way by `DynamicQuantizeLinear`) or "int4" (a float16 scale a block of 32 weights; opset com.microsoft 1).
+    `metadata` (JSON values) is kept in the model's properties, but for what is None. Raises ConfigError for an
+    unknown precision and ModelError for parameters that are not this model's, not finite, or too large for
+    float16.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision}")
@@ -83,7 +79,7 @@ def step_graph(
         raise ModelError(f"all parameters must be finite, {int((~np.isfinite(params)).sum())} are not")
     views = config.spec.views(np.asarray(params, np.float32))
     builder = _Builder()
-    (_float32_step if precision == "float32" else _int8_step)(builder, views, config)
+    {"float32": _float32_step, "int8": _int8_step, "int4": _int4_step}[precision](builder, views, config)
     _suggestions(builder, config)
 
     def tensor(name: str, kind: int, *shape: int) -> Any:
@@ -103,21 +99,25 @@ def step_graph(
         ],
         builder.constants,
     )
+    opsets = [helper.make_opsetid("", OPSET)]
+    if precision == "int4":
+        opsets.append(helper.make_opsetid(CONTRIB, CONTRIB_VERSION))
     model = helper.make_model(
         graph,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=opsets,
         ir_version=IR_VERSION,
         producer_name="kbdfl",
         producer_version=__version__,
     )
-    helper.set_model_props(model, {key: str(metadata[key]) for key in sorted(metadata)})
+    known = {key: str(value) for key, value in sorted(metadata.items()) if value is not None}
+    helper.set_model_props(model, known)
     checker.check_model(model, full_check=True)
     return model
 
 
 def _cell(builder: _Builder, gates: str, config: CifgConfig) -> str:
     """From the gates' pre-activations (1,3H) to s(o) tanh(c) (1,H); names the new cell next_state_c."""
-    widths = builder.constant("widths", np.full(3, config.hidden, np.int64))
+    widths = builder.whole("widths", *3 * (config.hidden,))
     g, f, o = builder.nodes_of("Split", [gates, widths], ["g", "f", "o"], axis=1)
     g, f, o = builder.node("Tanh", g), builder.node("Sigmoid", f), builder.node("Sigmoid", o)
     # f c + (1 - f) g, written with one product
@@ -138,19 +138,14 @@ def _float32_step(builder: _Builder, views: dict[str, np.ndarray], config: CifgC
 
 
 def _int8_step(builder: _Builder, views: dict[str, np.ndarray], config: CifgConfig) -> None:
-    def half(name: str, value: np.ndarray) -> str:
-        with np.errstate(over="ignore"):  # an overflow is reported below
-            stored = value.astype(np.float16)
-        if not np.isfinite(stored).all():
-            raise ModelError(
-                f"int8 keeps {name} in float16, up to 65504, got {float(np.abs(value).max()):.3g}"
-            )
-        return builder.constant(name, stored)
+    def stored(name: str, weights: np.ndarray, axis: int) -> tuple[str, str]:
+        q, scales = quantise_int8(name, weights, axis=axis)
+        return builder.constant(name, q), builder.half(f"{name}_scale", scales)
 
     def product(
         left: str, right: str, scales: str, *, name: str | None = None, bias: str | None = None
     ) -> str:
-        """left (1,K) float32, quantised here, times right (K,N) int8 with column scales (1,N) float32."""
+        """left (1,K) float32, quantised here, times right (K,N) int8 with column scales (N,) float32."""
         index = len(builder.nodes)
         quantised, scale, zero = builder.nodes_of(
             "DynamicQuantizeLinear", [left], [f"{part}{index}" for part in ("q", "s", "z")]
@@ -161,33 +156,78 @@ def _int8_step(builder: _Builder, views: dict[str, np.ndarray], config: CifgConf
             return builder.node("Mul", total, factor, name=name)
         return builder.node("Add", builder.node("Mul", total, factor), bias, name=name)
 
-    def stored(name: str, weights: np.ndarray, axis: int) -> tuple[str, str]:
-        q, scales = quantise(weights, axis=axis)
-        return builder.constant(name, q), builder.constant(f"{name}_scale", scales)
-
     embedding, row_scales = stored("emb", views["emb"], 1)
-    word = builder.node(
-        "Mul",
-        builder.float32(builder.node("Gather", embedding, "token")),
-        builder.float32(builder.node("Gather", row_scales, "token")),
-    )
+    row = builder.float32(builder.node("Gather", embedding, "token"))
+    word = builder.node("Mul", row, builder.node("Gather", row_scales, "token"))
     weights, scales = stored("w", np.concatenate([views["wx"], views["wh"]]), 0)
     both = builder.node("Concat", word, "state_r", axis=1)
-    gates = product(both, weights, builder.float32(scales), bias=builder.float32(half("bg", views["bg"])))
+    gates = product(both, weights, scales, bias=builder.half("bg", views["bg"]))
     weights, scales = stored("wp", views["wp"], 0)
-    output = product(_cell(builder, gates, config), weights, builder.float32(scales), name="next_state_r")
+    output = product(_cell(builder, gates, config), weights, scales, name="next_state_r")
     # The same int8 rows, seen as columns. Runtimes fold the Transpose when they load the file; without it the
     # product would take the embedding from the right side unpacked, at half the speed.
     columns = builder.node("Transpose", embedding, perm=[1, 0])
-    column_scales = builder.node("Transpose", builder.float32(row_scales), perm=[1, 0])
-    product(output, columns, column_scales, bias=builder.float32(half("bias", views["bias"])), name="logits")
+    product(output, columns, row_scales, bias=builder.half("bias", views["bias"]), name="logits")
+
+
+def _int4_step(builder: _Builder, views: dict[str, np.ndarray], config: CifgConfig) -> None:
+    def stored(name: str, weights: np.ndarray) -> tuple[str, str]:
+        """The blocks and scales of weights (N,K), the transpose of what a row is multiplied with."""
+        packed, scales = quantise_int4(name, weights)
+        return builder.constant(name, packed), builder.half(f"{name}_scale", scales)
+
+    def product(
+        left: str, right: str, scales: str, *, size: tuple[int, int], name: str | None = None, bias: str = ""
+    ) -> str:
+        """left (1,K) float32 times right, the packed blocks of (N,K); `size` is (K, N)."""
+        zero_points = order = ""  # left out: nibble 8 is zero, and blocks stand in order
+        return builder.node(
+            "MatMulNBits",
+            *(left, right, scales, zero_points, order, bias),
+            name=name,
+            domain=CONTRIB,
+            K=size[0],
+            N=size[1],
+            bits=4,
+            block_size=BLOCK,
+            accuracy_level=4,  # activations may be rounded to int8 a block: half the time of float32
+        )
+
+    embed, hidden, vocab = config.embed, config.hidden, config.vocab
+    # MatMulNBits wants packed rows as (V,n,16), and GatherBlockQuantized takes them as they are when its
+    # scales have three axes as well: so one tensor serves both ends.
+    embedding, row_scales = stored("emb", views["emb"])
+    blocks = -(-embed // BLOCK)
+    scales = builder.node("Reshape", row_scales, builder.whole("scales_shape", vocab, blocks, 1))
+    row = builder.node(
+        "GatherBlockQuantized",
+        *(embedding, "token", scales),
+        domain=CONTRIB,
+        bits=4,
+        block_size=BLOCK,
+        gather_axis=0,
+        quantize_axis=2,
+    )
+    word = builder.node("Reshape", row, builder.whole("row_shape", 1, blocks * BLOCK))
+    if embed % BLOCK:
+        bounds = [
+            builder.whole(f"word_{part}", at) for part, at in (("start", 0), ("end", embed), ("axis", 1))
+        ]
+        word = builder.node("Slice", word, *bounds)
+    weights, scales = stored("w", np.concatenate([views["wx"], views["wh"]]).T)
+    both = builder.node("Concat", word, "state_r", axis=1)
+    bias = builder.half("bg", views["bg"])
+    gates = product(both, weights, scales, size=(2 * embed, 3 * hidden), bias=bias)
+    weights, scales = stored("wp", views["wp"].T)
+    cell = _cell(builder, gates, config)
+    output = product(cell, weights, scales, size=(hidden, embed), name="next_state_r")
+    bias = builder.half("bias", views["bias"])
+    product(output, embedding, row_scales, size=(embed, vocab), bias=bias, name="logits")
 
 
 def _suggestions(builder: _Builder, config: CifgConfig) -> None:
-    first = builder.constant("first", np.array([len(SPECIALS)], np.int64))
-    end = builder.constant("end", np.array([config.vocab], np.int64))
-    axis = builder.constant("axis", np.array([1], np.int64))
+    first, end = builder.whole("first", len(SPECIALS)), builder.whole("end", config.vocab)
+    axis, count = builder.whole("axis", 1), builder.whole("count", TOP)
     words = builder.node("Softmax", builder.node("Slice", "logits", first, end, axis), axis=1)
-    count = builder.constant("count", np.array([TOP], np.int64))
     _, places = builder.nodes_of("TopK", [words, count], ["top_probs", "places"], axis=1)
     builder.node("Add", places, first, name="top_ids")

@@ -9,6 +9,7 @@ import numpy as np
 from kbdfl.errors import ConfigError, DataError, ModelError
 from kbdfl.model import CifgConfig
 from kbdfl.params import load_checkpoint
+from kbdfl.run import RunFolder
 from kbdfl.text import Vocabulary
 
 FACTS = ("preset", "version", "vocabulary_source", "data", "privacy")
@@ -28,7 +29,9 @@ class RunModel:
 def read_run(folder: Path) -> RunModel:
     """The checkpoint with the highest number in `folder`/checkpoints, and the run's tokenizer.json.
 
-    Raises ModelError when there is none, when it is damaged, or when the vocabulary is not its own.
+    The facts name the recall that metrics.jsonl holds for it or, if it was not measured, for the newest version
+    before it. Raises ModelError when there is no checkpoint, when it is damaged, or when the vocabulary is not
+    its own.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -55,7 +58,24 @@ def read_run(folder: Path) -> RunModel:
     facts = {key: metadata[key] for key in FACTS if key in metadata}
     if "version" in facts:
         facts["rounds"] = facts["version"]  # every committed round makes a version, abandoned ones do not
+        facts["recall"] = _recall(folder, version=facts["version"])
     return RunModel(newest, params, config, vocabulary, facts)
+
+
+def measured_recall(rows: list[dict[str, Any]], *, version: int) -> dict[str, Any] | None:
+    """top1, top3 and the version they were measured at: of `rows` (metrics.jsonl) the last one up to `version`."""
+    for row in reversed(rows):
+        if row["recall_top1"] is not None and row["version"] <= version:
+            return {"top1": row["recall_top1"], "top3": row["recall_top3"], "version": row["version"]}
+    return None
+
+
+def _recall(folder: Path, *, version: int) -> dict[str, Any] | None:
+    run = RunFolder(folder)
+    try:
+        return measured_recall(run.rows(), version=version)
+    except (ValueError, LookupError, TypeError):
+        raise ModelError(f"{run.metrics} must hold a round's JSON object a line, got something else") from None
 
 
 def _vocabulary(folder: Path, *, source: str) -> Vocabulary:

@@ -40,6 +40,13 @@ def run(tmp_path):
         path = folder / "checkpoints" / f"{version:06d}.safetensors"
         params = init_params(CONFIG, seed=version)
         save_checkpoint(path, params, CONFIG.spec, metadata(vocabulary, version=version))
+    rows = [(8, 0.1, 0.3), (10, 0.2, 0.4), (11, None, None), (12, 0.9, 0.9)]
+    (folder / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps({"version": version, "recall_top1": top1, "recall_top3": top3}) + "\n"
+            for version, top1, top3 in rows
+        )
+    )
     return folder
 
 
@@ -64,25 +71,33 @@ def refused(capsys, *arguments):
     return output.err
 
 
-def test_both_precisions_are_written_and_agree_with_the_newest_checkpoint(run, capsys):
+def test_all_precisions_are_written_and_agree_with_the_newest_checkpoint(run, capsys):
     result = exported(capsys, run)
     assert result["checkpoint"] == str(newest(run))
     assert [(b["folder"], b["precision"]) for b in result["bundles"]] == [
         (str(run / "model"), "float32"),
         (str(run / "model-int8"), "int8"),
+        (str(run / "model-int4"), "int4"),
     ]
-    assert result["bundles"][0]["onnx_max_abs_diff"] <= 1e-4
+    exact, int8, int4 = (written["onnx_max_abs_diff"] for written in result["bundles"])
+    assert exact < 1e-5 < int8 < int4 < 1
     for written in result["bundles"]:
         manifest = load_bundle(written["folder"]).manifest
         assert manifest["files"] == written["files"]
         assert (manifest["rounds"], manifest["version"], manifest["data"]) == (11, 11, "made up")
         assert manifest["vocabulary"]["source"] == "a public list"
-    assert len(Predictor(run / "model-int8").suggest("w1 ")) == 3
+        assert manifest["recall"] == {"top1": 0.2, "top3": 0.4, "version": 10}
+        assert len(Predictor(written["folder"]).suggest("w1 ")) == 3
 
 
 @pytest.mark.parametrize(
     ("name", "precision", "folder"),
-    [("float32", "float32", "model"), ("fp32", "float32", "model"), ("int8", "int8", "model-int8")],
+    [
+        ("float32", "float32", "model"),
+        ("fp32", "float32", "model"),
+        ("int8", "int8", "model-int8"),
+        ("int4", "int4", "model-int4"),
+    ],
 )
 def test_one_precision_is_written_alone(run, capsys, name, precision, folder):
     (written,) = exported(capsys, run, "--precision", name)["bundles"]
@@ -94,9 +109,9 @@ def test_one_precision_is_written_alone(run, capsys, name, precision, folder):
 def test_out_says_where(run, tmp_path, capsys):
     exported(capsys, run, "--precision", "int8", "--out", tmp_path / "there" / "tiny")
     assert load_bundle(tmp_path / "there" / "tiny").precision == "int8"
-    exported(capsys, run, "--out", tmp_path / "both")
-    assert load_bundle(tmp_path / "both").precision == "float32"
-    assert load_bundle(tmp_path / "both-int8").precision == "int8"
+    exported(capsys, run, "--out", tmp_path / "all")
+    for folder, precision in (("all", "float32"), ("all-int8", "int8"), ("all-int4", "int4")):
+        assert load_bundle(tmp_path / folder).precision == precision
     assert not (run / "model").exists()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kbdfl.export.bundle import Bundle, load_bundle, write_bundle
+from kbdfl.export.precision import PRECISIONS
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.text import Vocabulary
 
@@ -27,7 +28,7 @@ def params() -> np.ndarray:
     return 4 * init_params(CONFIG, seed=3, word_frequencies=np.arange(1.0, CONFIG.vocab - 3))
 
 
-@pytest.fixture(scope="session", params=["float32", "int8"])
+@pytest.fixture(scope="session", params=PRECISIONS)
 def bundle(request, tmp_path_factory, vocabulary, params) -> Bundle:
     return made(tmp_path_factory.mktemp("bundle"), vocabulary, params, request.param)
 

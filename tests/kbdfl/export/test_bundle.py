@@ -5,11 +5,13 @@ import json
 import os
 
 import numpy as np
+import onnx
 import pytest
 from tokenizers import Tokenizer
 
 from kbdfl.errors import ConfigError, ModelError
 from kbdfl.export.bundle import PRIVACY, load_bundle, write_bundle
+from kbdfl.export.precision import PRECISIONS
 from kbdfl.export.predictor import Predictor
 from kbdfl.export.runtime import open_session
 from kbdfl.model import CifgConfig, init_params
@@ -18,10 +20,10 @@ from kbdfl.text import Vocabulary
 from .conftest import CONFIG, made
 
 
-@pytest.fixture
-def folder(tmp_path, vocabulary, params):
-    """A fresh int8 bundle that a test may spoil."""
-    return made(tmp_path / "model", vocabulary, params, "int8").folder
+@pytest.fixture(params=["int8", "int4"])
+def folder(request, tmp_path, vocabulary, params):
+    """A fresh bundle that a test may spoil."""
+    return made(tmp_path / "model", vocabulary, params, request.param).folder
 
 
 def refused(folder):
@@ -40,7 +42,7 @@ def test_a_bundle_comes_back_as_it_was_written(bundle, vocabulary):
     assert bundle.config == CONFIG
     assert bundle.vocabulary.tokens == vocabulary.tokens
     assert bundle.vocabulary.source == "made up"
-    assert bundle.precision in ("float32", "int8")
+    assert bundle.precision in PRECISIONS
 
 
 def test_the_manifest_states_hashes_origin_and_privacy(bundle, vocabulary, params):
@@ -57,6 +59,29 @@ def test_the_manifest_states_hashes_origin_and_privacy(bundle, vocabulary, param
     assert (manifest["rounds"], manifest["data"], manifest["preset"]) == (7, "nothing", None)
     assert manifest["privacy"] == PRIVACY
     assert manifest["licence"] == "Apache-2.0"
+    assert manifest["recall"] is None
+
+
+def test_the_model_file_states_what_the_manifest_does(tmp_path, vocabulary, params):
+    recall = {"top1": 0.25, "top3": 0.5, "version": 6}
+    facts = {"rounds": 7, "recall": recall, "privacy": "as it is", "licence": "MIT"}
+    manifest = write_bundle(
+        tmp_path / "m", params=params, config=CONFIG, vocabulary=vocabulary, precision="int4", facts=facts
+    )
+    model = onnx.load(tmp_path / "m" / "model.onnx")
+    assert manifest["recall"] == recall
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "kbdfl": manifest["kbdfl"],
+        "precision": "int4",
+        "rounds": "7",
+        "recall_top1": "0.25",
+        "recall_top3": "0.5",
+        "recall_version": "6",
+        "privacy": "as it is",
+        "licence": "MIT",
+        "params_sha256": manifest["params_sha256"],
+        "vocabulary_sha256": vocabulary.sha256,
+    }
 
 
 def test_facts_replace_the_defaults_and_the_rest_is_kept(tmp_path, vocabulary, params):
@@ -70,8 +95,9 @@ def test_facts_replace_the_defaults_and_the_rest_is_kept(tmp_path, vocabulary, p
     assert load_bundle(tmp_path / "m").manifest == manifest
 
 
-def test_equal_models_give_equal_bundles(tmp_path, vocabulary, params):
-    folders = [made(tmp_path / name, vocabulary, params, "int8").folder for name in "ab"]
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_equal_models_give_equal_bundles(tmp_path, vocabulary, params, precision):
+    folders = [made(tmp_path / name, vocabulary, params, precision).folder for name in "ab"]
     for name in ("model.onnx", "tokenizer.json", "manifest.json"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 
@@ -158,7 +184,7 @@ def test_a_malformed_manifest_is_refused(folder, content):
         {"files": {"../model.onnx": {}, "tokenizer.json": {}}},
         {"files": {"model.onnx": 1, "tokenizer.json": 2}},
         {"vocabulary": None},
-        {"precision": "int4"},
+        {"precision": "int2"},
         {"precision": []},
     ],
 )
