@@ -68,16 +68,29 @@ class ServedBundle:
         }
 
 
+def write_precisions(folder: Path, **bundle: Any) -> None:
+    """Write a model at every precision, as `open_bundle` reads it: float32 in `folder`, the others inside.
+
+    `bundle` are the arguments of `kbdfl.export.bundle.write_bundle`, the precision excepted.
+    """
+    from kbdfl.export.bundle import write_bundle
+    from kbdfl.export.precision import PRECISIONS
+
+    for precision in PRECISIONS:
+        write_bundle(folder if precision == "float32" else folder / precision, precision=precision, **bundle)
+
+
 def open_bundle(folder: Path) -> ServedBundle:
     """Read a bundle and those inside it, and make a predictor. Raises ModelError when one is not whole."""
     # onnxruntime is loaded by the first bundle and not by the server's start
     from kbdfl.export.bundle import MANIFEST, load_bundle
+    from kbdfl.export.precision import PRECISIONS
     from kbdfl.export.predictor import Predictor
 
     main = load_bundle(folder)
-    others = [load_bundle(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))]
+    inside = [folder / precision for precision in PRECISIONS if (folder / precision).is_dir()]
     files = {}
-    for bundle in (main, *sorted(others, key=lambda bundle: -len(bundle.model))):
+    for bundle in (main, *map(load_bundle, inside)):
         files[bundle.precision] = {
             # Weights hardly shrink, words and names do.
             MODEL: Asset.of(bundle.model, "application/octet-stream", compress=False),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kbdfl.device_sim.typing.sources import Source
     from kbdfl.run import Built, RunConfig
     from kbdfl.server.service import Background
+    from kbdfl.server.store import SqliteStore
 
 CONFIG = "config.toml"
 
@@ -71,10 +72,10 @@ def serve(
     with serving.listen(host, port) as listener:
         source, texts = _logs(config, evaluate=not no_evaluate)
         built = build_task(config, training_texts=texts)
-        background = _background(config, built, source, export_every=export_every)
         facts = checkpoint_facts(config, built, round=0, version=0)
         store = SqliteStore(folder, built.task.config.spec, facts=facts)
         try:
+            background = _background(config, built, source, store=store, export_every=export_every)
             random = stream(config.settings.seed, "pace")
             coordinator = Coordinator(built.task, built.params, store=store, random=random)
             write_atomically(folder / CONFIG, config.to_toml().encode())
@@ -133,14 +134,19 @@ def _logs(config: "RunConfig", *, evaluate: bool) -> tuple["Source | None", Any]
 
 
 def _background(
-    config: "RunConfig", built: "Built", source: "Source | None", *, export_every: int
+    config: "RunConfig",
+    built: "Built",
+    source: "Source | None",
+    *,
+    store: "SqliteStore",
+    export_every: int,
 ) -> "Background":
     """What the server does beside its rounds: recall on the source's held-out users, and bundles."""
     from kbdfl.device_sim.population import held_out_sentences
-    from kbdfl.export.bundle import write_bundle
-    from kbdfl.export.graph import PRECISIONS
+    from kbdfl.export.run import measured_recall
     from kbdfl.metrics import evaluation_set, recall
     from kbdfl.run import checkpoint_facts
+    from kbdfl.server.bundles import write_precisions
     from kbdfl.server.service import Background
 
     settings, shape = config.settings, built.task.config
@@ -157,16 +163,10 @@ def _background(
     def export(params: "np.ndarray", folder: Path, *, round: int, version: int) -> None:
         facts = checkpoint_facts(config, built, round=round, version=version)
         about = {name: facts[name] for name in ("preset", "data", "vocabulary_source")}
-        for precision in PRECISIONS:
-            write_bundle(
-                folder if precision == "float32" else folder / precision,
-                params=params,
-                config=shape,
-                vocabulary=built.vocabulary,
-                precision=precision,
-                facts=about
-                | {"rounds": version, "version": version},  # every committed round makes a version
-            )
+        rows, _ = store.metrics(since=0)
+        # every committed round makes a version
+        about |= {"rounds": version, "version": version, "recall": measured_recall(rows, version=version)}
+        write_precisions(folder, params=params, config=shape, vocabulary=built.vocabulary, facts=about)
 
     return Background(
         evaluate=evaluate if held_out is not None else None,

@@ -58,7 +58,7 @@ class BrowserModel {
   #contexts = new Map(); // ids -> Promise of a context, the longest unused first
 
   constructor(ort, session, manifest, tokens) {
-    Object.assign(this, { where: "browser", ...facts(manifest), words: tokens.words, tokens });
+    Object.assign(this, { where: "browser", reason: null, ...facts(manifest), words: tokens.words, tokens });
     this.#ort = ort;
     this.#session = session;
     this.#hidden = manifest.config.hidden;

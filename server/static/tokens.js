@@ -63,17 +63,14 @@ export class Tokens {
     return { partial: words.pop().slice(0, -1), committed: words };
   }
 
-  /** The end of `text` that is the word in progress, as it stands there: `typed`'s, in the user's case. */
+  /** The word in progress at the end of `text` as it stands there, in the user's case ("" between words). */
   asTyped(text) {
     const { partial } = this.typed(text);
-    if (!partial) return "";
     const letters = Array.from(text);
-    for (let end = "", i = letters.length - 1; i >= 0; i--) {
-      end = letters[i] + end;
-      const last = this.typed(end);
-      if (!last.committed.length && last.partial === partial) return end;
-    }
-    return "";
+    let start = letters.length;
+    // The shortest end that normalises to the same letters: normalising keeps no positions.
+    for (let end = ""; start && partial !== this.typed(end).partial; ) end = letters[--start] + end;
+    return letters.slice(start).join("");
   }
 
   /** The id of one normalised word, UNK if it is not in the list. */

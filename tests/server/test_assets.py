@@ -7,10 +7,11 @@ from functools import partial
 import pytest
 
 from kbdfl.errors import ModelError
-from kbdfl.export.bundle import FILES, MANIFEST, load_bundle, write_bundle
+from kbdfl.export.bundle import FILES, MANIFEST, load_bundle
+from kbdfl.export.precision import PRECISIONS
 from kbdfl.model import init_params
 from kbdfl.server.assets import RUNTIME_TYPES, WebRuntime
-from kbdfl.server.bundles import open_bundle, replace_bundle
+from kbdfl.server.bundles import open_bundle, replace_bundle, write_precisions
 
 ZIP = {"Accept-Encoding": "gzip, br"}
 WASM = "ort-wasm-simd-threaded.wasm"
@@ -31,19 +32,12 @@ def runtime(tmp_path, app):
 
 @pytest.fixture
 def write(service, vocabulary):
-    """Writes a bundle and those of other precisions inside it, of version `version`."""
+    """Writes version `version` of the task's model at every precision."""
 
-    def write_all(folder, *, version, precisions=("float32", "int8")):
+    def write_all(folder, *, version):
         config = service.task.config
-        for precision in precisions:
-            write_bundle(
-                folder if precision == "float32" else folder / precision,
-                params=init_params(config, seed=version),
-                config=config,
-                vocabulary=vocabulary,
-                precision=precision,
-                facts={"rounds": version, "version": version},
-            )
+        params, facts = init_params(config, seed=version), {"rounds": version, "version": version}
+        write_precisions(folder, params=params, config=config, vocabulary=vocabulary, facts=facts)
 
     return write_all
 
@@ -101,7 +95,7 @@ def test_every_precision_of_the_bundle_is_served_under_its_name(service, client,
     assert (newest["version"], newest["rounds"]) == (5, 5)
     assert newest["runtime"] == "/assets/ort/9.8.7/ort.wasm.bundle.min.mjs"
     assert newest["precisions"] == client.get("/v1/status").json["bundle"]["precisions"]
-    assert list(newest["precisions"]) == ["float32", "int8"]
+    assert list(newest["precisions"]) == list(PRECISIONS)
     for precision, model in newest["precisions"].items():
         folder = service.folder / "model" / ("" if precision == "float32" else precision)
         assert load_bundle(folder).precision == precision
@@ -116,7 +110,7 @@ def test_every_precision_of_the_bundle_is_served_under_its_name(service, client,
         manifest = client.get(f"/v1/models/latest/{precision}/manifest.json").json
         assert manifest["precision"] == precision
         assert manifest["files"]["model.onnx"] == model
-    assert "float32, int8" in problem(client.get("/v1/models/latest/int2/model.onnx"))["detail"]
+    assert ", ".join(PRECISIONS) in problem(client.get("/v1/models/latest/int2/model.onnx"))["detail"]
     assert problem(client.get("/v1/models/latest/int8/..%2fmanifest.json"))["status"] == 404
 
 
@@ -131,9 +125,10 @@ def test_all_precisions_are_replaced_together_or_not_at_all(service, write):
     with pytest.raises(ModelError):
         replace_bundle(folder, damaged)
     kept = open_bundle(folder)
-    assert (kept.version, list(kept.files)) == (1, ["float32", "int8"])
-    replace_bundle(folder, partial(write, version=3, precisions=("float32",)))
-    assert (open_bundle(folder).version, list(open_bundle(folder).files)) == (3, ["float32"])
+    assert (kept.version, list(kept.files)) == (1, list(PRECISIONS))
+    replace_bundle(folder, partial(write, version=3))
+    versions = {json.loads(path.read_bytes())["version"] for path in folder.rglob(MANIFEST)}
+    assert versions == {3}
 
 
 @pytest.mark.parametrize("count", [1, 5, 20])
