@@ -113,6 +113,8 @@ def test_the_top_level_holds_what_was_agreed_and_nothing_else():
 def test_no_file_is_left_for_later(folder):
     marks = ("TO" + "DO", "FIX" + "ME", "X" + "XX")
     for path in (ROOT / folder).rglob("*"):
+        if "node_modules" in path.parts:  # fetched, and never committed
+            continue
         if path.suffix in {".py", ".pyx", ".pxd", ".pyi", ".h", ".html", ".js", ".css", ".sql"}:
             text = path.read_text("utf-8")
             assert not [mark for mark in marks if mark in text], name(path)
