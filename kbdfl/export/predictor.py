@@ -113,7 +113,8 @@ class Predictor:
         context = self._context((BOS, *(self._vocabulary.id(word) for word in committed[start:])))
         partial = as_typed(self._vocabulary, text)
         before = text[: len(text) - len(partial)]
-        kept = [Suggestion(partial, 0.0)] if prefix and not self._known(prefix) else []
+        unknown = prefix and not self._known(prefix) and prefix not in self.blocked
+        kept = [Suggestion(partial, 0.0)] if unknown else []
         if prefix:
             chosen = self._completions(context, prefix, k - len(kept))
         elif k <= context.top_ids.shape[1] and not self._hidden[context.top_ids[0, :k]].any():

@@ -155,6 +155,12 @@ def test_blocking_a_word_keeps_it_as_context(bundle, predictor):
     ]
 
 
+def test_an_unknown_word_that_is_blocked_is_not_offered_as_typed(bundle):
+    predictor = Predictor(bundle, blocked=["xyz"])
+    assert predictor.suggest("de XYZ") == []
+    assert predictor.suggest("de xy") == [Suggestion("xy", 0.0)]
+
+
 def test_what_is_blocked_can_be_read_and_is_one_word_each(bundle):
     predictor = Predictor(bundle, blocked=["Don’t", "ba"])
     predictor.unblock("BA", "never")
