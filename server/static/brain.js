@@ -24,6 +24,7 @@ export class Brain {
     this.precisions = Object.keys(offer.precisions);
     const model = await openModel(this.precisions.includes(precision) ? precision : this.precisions[0]);
     if (offer.distance) ({ distance: this.#distance } = await import(offer.distance));
+    await model.run?.(["the"]); // the first steps compile; nobody should wait for them at a key
     const before = this.model;
     this.model = model;
     this.#personal = null;

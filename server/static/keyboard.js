@@ -16,6 +16,7 @@ const session = { pressed: 0, saved: 0 };
 let given = false; // the space before the caret was put there by a suggestion
 let undo = null; // { corrected, typed, word }: texts before the caret; one backspace goes back to `typed`
 let asked = 0; // number of the newest question
+let askedFor = null; // its text
 let shown = 0; // number of the question whose answer is on the strip
 let incognito = false;
 
@@ -114,7 +115,7 @@ async function send() {
 
 async function refresh() {
   const number = ++asked;
-  const text = before().slice(-2000);
+  const text = (askedFor = before());
   const typed = openWord(text);
   let answer;
   try {
@@ -220,7 +221,7 @@ document.addEventListener("keydown", (event) => {
   if (event.target === document.body && writes) draft.focus({ preventScroll: true });
 });
 document.addEventListener("selectionchange", () => {
-  if (document.activeElement === draft) refresh();
+  if (document.activeElement === draft && before() !== askedFor) refresh();
 });
 
 panel.showSaved(session);

@@ -18,7 +18,7 @@ export class Keys {
   #page = "";
   #repeating = 0;
   #held = null;
-  #lastShift = 0;
+  #lastShift = -Infinity;
   /** off, once or lock */
   shift = "off";
 
@@ -59,7 +59,7 @@ export class Keys {
   /** Show a key of a real keyboard as held or released. */
   light(name, held) {
     for (const one of this.#box.querySelectorAll(".key")) {
-      if (one.dataset.key === name) one.classList.toggle("pressed", held);
+      if (one.dataset.key === name) one.classList.toggle("lit", held);
     }
   }
 
@@ -69,6 +69,7 @@ export class Keys {
       this.#lastShift = time;
       return this.setShift(twice ? "lock" : this.shift === "off" ? "once" : "off");
     }
+    this.#lastShift = -Infinity;
     if (name in LAYOUTS) return this.show(name);
     if (name === "space") return this.#onPress(" ");
     this.#onPress(/^[a-z]$/.test(name) && this.shift !== "off" ? name.toUpperCase() : name);

@@ -2,7 +2,7 @@
 import { percent } from "./strip.js";
 
 const $ = (id) => document.getElementById(id);
-const SERVER = "What you type is sent to this server for each suggestion, used for that answer only, and not kept.";
+const ON_SERVER = "What you type is sent to this server for each suggestion, used for that answer only, and not kept.";
 
 /** Call back with what people choose in the panel. */
 export function onChoice({ precision, unblock, forget }) {
@@ -27,7 +27,7 @@ export function showModel(model, precisions) {
   $("where").textContent = here ? "In this page" : "On the server";
   $("where-note").textContent = here
     ? "The model runs on this device. Nothing you type leaves the page."
-    : `${SERVER} Here it cannot run: ${model.reason}.`;
+    : `${ON_SERVER} Why not here: ${model.reason}.`;
   const trained = model.rounds ? `${model.rounds} rounds` : "before the first round";
   $("model-rounds").textContent = trained;
   $("model-size").textContent = `${(model.bytes / 1e6).toFixed(2)} MB`;
@@ -47,15 +47,15 @@ export function showSaved({ pressed, saved }) {
   const all = pressed + saved;
   $("saved-share").textContent = all ? `${Math.round((100 * saved) / all)} %` : "–";
   $("saved-count").textContent = all
-    ? `${saved} of ${all} keystrokes were taps you did not need`
-    : "Tap a suggestion to save the rest of a word";
+    ? `${pressed} keys pressed, ${saved} saved by tapping suggestions.`
+    : "A tap on a suggestion saves the rest of a word.";
   $("saved-bar").value = all ? saved / all : 0;
 }
 
 /** The two strips side by side, and this phone's own words. `learns` is false where only the server has a model. */
 export function showLearned({ learns, messages, words, shared, personal }) {
   $("learned-note").textContent = !learns
-    ? "Learning on the phone needs the model in the page."
+    ? "Nothing: learning on the phone, and autocorrect, need the model in the page."
     : messages
       ? `Trained in this page on ${messages} sent ${messages === 1 ? "message" : "messages"}; kept on this device.`
       : "Nothing yet. Send a message, and the output layer is trained on it in this page.";

@@ -76,7 +76,7 @@ export class Strip {
     const put = (name, text) => (this.#menu.querySelector(`[data-text=${name}]`).textContent = text);
     put("word", item.text);
     put("probability", `${percent(item.probability)} likely here`);
-    put("origin", item.personal ? "learned on this phone" : "from the model of all phones");
+    put("origin", item.personal ? "learned on this phone" : "by the model of all phones");
     put("block", `Never suggest “${item.word}”`);
     this.#menu.showPopover();
     const at = slot.getBoundingClientRect();
@@ -91,7 +91,7 @@ export class Strip {
 /** A probability for people: two digits where there is something to tell apart. */
 export function percent(probability) {
   const share = 100 * probability;
-  return share > 0 && share < 0.1 ? "less than 0.1 %" : `${share.toFixed(share < 10 ? 1 : 0)} %`;
+  return share > 0 && share < 0.1 ? "< 0.1 %" : `${share.toFixed(share < 10 ? 1 : 0)} %`;
 }
 
 function spoken({ text, kind, personal, probability }) {
