@@ -9,6 +9,7 @@ export class Strip {
   #onBlock;
   #items = [];
   #open = null; // the item whose menu is open
+  #focused = null; // what had the focus before it
   #heldOpen = false; // the press that opened the menu is still down: its click takes nothing
 
   /** `box` holds three buttons numbered by data-slot, the best in the middle; `menu` is a popover. */
@@ -19,10 +20,13 @@ export class Strip {
     this.#onBlock = onBlock;
     this.#slots.forEach((slot, place) => this.#listen(slot, place));
     menu.querySelector("[data-do=block]").addEventListener("click", () => {
-      menu.hidePopover();
+      this.#hide();
       this.#onBlock(this.#open.word);
     });
-    menu.querySelector("[data-do=close]").addEventListener("click", () => menu.hidePopover());
+    menu.querySelector("[data-do=close]").addEventListener("click", () => this.#hide());
+    // Closed by hand: a popover that closes itself would do so when the long press that opened it ends.
+    menu.addEventListener("keydown", (event) => event.key === "Escape" && this.#hide());
+    document.addEventListener("pointerdown", (event) => !menu.contains(event.target) && this.#hide());
   }
 
   /**
@@ -73,6 +77,7 @@ export class Strip {
     const item = this.#items[place];
     if (!item || item.kind === "typed" || this.#menu.matches(":popover-open")) return;
     this.#open = item;
+    this.#focused = document.activeElement;
     const put = (name, text) => (this.#menu.querySelector(`[data-text=${name}]`).textContent = text);
     put("word", item.text);
     put("probability", `${percent(item.probability)} likely here`);
@@ -85,6 +90,12 @@ export class Strip {
     this.#menu.style.left = `${left}px`;
     this.#menu.style.top = `${Math.max(8, at.top - height - 8)}px`;
     this.#menu.querySelector("[data-do=block]").focus();
+  }
+
+  #hide() {
+    if (!this.#menu.matches(":popover-open")) return;
+    this.#menu.hidePopover();
+    this.#focused?.focus({ preventScroll: true });
   }
 }
 
