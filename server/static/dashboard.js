@@ -188,9 +188,10 @@ function showStatus(status) {
   if (bundle) {
     pairs("bundle", [
       ["Committed rounds", bundle.rounds === null ? "–" : count(bundle.rounds)],
-      ["Precision", bundle.precision],
       ["Version", bundle.version === null ? "–" : count(bundle.version)],
-      ...Object.entries(bundle.files).map(([name, file]) => [name, bytes(file.bytes), `sha256 ${file.sha256}`]),
+      ...Object.entries(bundle.precisions).map(([precision, model]) => [
+        `model.onnx, ${precision}`, bytes(model.bytes), `sha256 ${model.sha256}`,
+      ]),
     ]);
     $("bundle-note").replaceChildren("Runs as ONNX; try it on the ", element("a", "keyboard", { href: "/keyboard" }), ".");
   }

@@ -31,7 +31,9 @@ export async function openModel(precision) {
     ort.env.wasm.numThreads = 1; // more would need a cross-origin isolated page
     ort.env.wasm.wasmPaths = { wasm: new URL(WASM, new URL(offer.runtime, location)).href };
     const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], logSeverityLevel: 3 });
-    return new BrowserModel(ort, session, manifest, new Tokens(JSON.parse(decode(tokenizer))));
+    const opened = new BrowserModel(ort, session, manifest, new Tokens(JSON.parse(decode(tokenizer))));
+    await opened.run([]); // the first step compiles, and shows that it runs
+    return opened;
   } catch (error) {
     return serverModel(`onnxruntime-web does not run here: ${error.message}`);
   }
