@@ -17,7 +17,8 @@ def open_session(bundle: Bundle, *, threads: int = 1) -> onnxruntime.InferenceSe
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: its warnings about optimisations concern no user
-    # Processors before VNNI add products of bytes in 16 bits, where they may overflow; this avoids it there.
+    # On x86 before VNNI, pairs of byte products are added in 16 bits, where they may saturate: of a trained
+    # model's first suggestions that changes one in seventeen. This avoids it, at a tenth of the int8 step's time.
     options.add_session_config_entry("session.x64quantprecision", "1")
     try:
         session = onnxruntime.InferenceSession(bundle.model, options, providers=["CPUExecutionProvider"])
