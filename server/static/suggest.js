@@ -30,7 +30,7 @@ export class Suggester {
    * At most `k` words, the likeliest first: { word, probability }, the word in the case in which it should be inserted,
    * with `personal: true` where the shared model alone would not have offered it. Inside a word they begin with its
    * letters; while those are too few, words that share fewer letters are added, down to the first. Letters that begin
-   * no known word are themselves the first suggestion, as typed, with probability 0.
+   * no known word are themselves the first suggestion, as typed, with probability 0. Blocked words are never offered.
    */
   async suggest(text, k = 3) {
     const began = performance.now();
@@ -63,7 +63,8 @@ export class Suggester {
       probability: probability(logits[id]),
       ...(plain.ids.includes(id) ? {} : { personal: true }),
     }));
-    return (known ? offered : [{ word: end, probability: 0 }, ...offered]).slice(0, k);
+    const kept = known || this.blocked.has(partial) ? [] : [{ word: end, probability: 0 }];
+    return [...kept, ...offered].slice(0, k);
   }
 
   /** The best `k` ids (more letters shared with `partial`, then the larger logit, then the lower id), in one pass. */
