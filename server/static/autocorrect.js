@@ -4,8 +4,9 @@
 // The first factor is the model's own. The second is the price of a slip, in nats; a key beside the right one is the
 // cheapest. What was typed may also be meant as it stands: then it is a word no vocabulary has, and pays by the letter.
 // The caller asks for unknown words only.
-import { SPECIALS } from "./tokens.js";
 import { LETTER_ROWS } from "./layouts.js";
+import { logSum } from "./softmax.js";
+import { SPECIALS } from "./tokens.js";
 
 const COST = { apostrophe: 3, neighbour: 5, twice: 5, swap: 6, missing: 6.5, extra: 6.5, other: 8, ending: 9, two: 12 };
 const NEW_WORD = 4; // e^-4: the share of words that a vocabulary lacks
@@ -64,12 +65,4 @@ const PLACES = new Map(
 export function neighbours(a, b) {
   const [one, other] = [PLACES.get(a), PLACES.get(b)];
   return Boolean(one && other) && Math.abs(one.x - other.x) <= 1 && Math.abs(one.y - other.y) <= 1;
-}
-
-function logSum(logits) {
-  let largest = -Infinity;
-  for (let id = SPECIALS; id < logits.length; id++) largest = Math.max(largest, logits[id]);
-  let sum = 0;
-  for (let id = SPECIALS; id < logits.length; id++) sum += Math.exp(logits[id] - largest);
-  return largest + Math.log(sum);
 }

@@ -28,7 +28,7 @@ export function showModel(model, precisions) {
   $("where-note").textContent = here
     ? "The model runs on this device. Nothing you type leaves the page."
     : `${ON_SERVER} Why not here: ${model.reason}.`;
-  const trained = model.rounds ? `${model.rounds} rounds` : "before the first round";
+  const trained = model.rounds ? `${model.rounds} rounds` : "untrained";
   $("model-rounds").textContent = trained;
   $("model-size").textContent = `${(model.bytes / 1e6).toFixed(2)} MB`;
   $("top-note").textContent = `${here ? "predicted in this page" : "predicted on the server"}, ${trained}`;

@@ -2,14 +2,16 @@
 //
 // The fleet's model says logits z (V,) and the recurrent output r (E,). Every word w that was sent from here has a row
 // d_w (E + 1,), the last place its bias, and its logit becomes z_w + d_w . x with x = [r / |r|, BIAS]. A word that the
-// vocabulary lacks starts as unlikely as the unlikeliest word and is known by its row alone.
+// vocabulary lacks starts from a fixed small probability and is known by its row alone.
 //
 // learn() takes a few steps of SGD on softmax cross-entropy. Steps are divided by x . x (the NLMS rule of Widrow and
 // Hoff), so a rate of 1 moves the logit of the word that came by 1 - p, whatever the model's scale: what is well
 // predicted hardly changes anything. Rows shrink with every message and their length is bounded, so that habits that
 // ended fade and none takes over. Nothing here knows the page or asks the network.
+import { logSum } from "./softmax.js";
 import { SPECIALS } from "./tokens.js";
 
+const OWN_WORD = -10; // log probability of a word of one's own, before it is learned: some 2 % for all of them
 const RATE = 1.2; // nats of a logit that a wholly unexpected word gains in a step
 const EPOCHS = 3; // passes over a message
 const SHRINK = 0.005; // share of every row that a message takes away
@@ -46,7 +48,8 @@ export class Personal {
 
   /** The logits of a context { logits, r } with this phone's share: Float32Array (V + own words,), a copy. */
   adjust({ logits, r }) {
-    const adjusted = new Float32Array(logits.length + this.#own.length).fill(least(logits));
+    const adjusted = new Float32Array(logits.length + this.#own.length);
+    if (this.#own.length) adjusted.fill(logSum(logits) + OWN_WORD);
     adjusted.set(logits);
     const x = input(r);
     for (const { id, row } of this.#places()) adjusted[id] += dot(row, x);
@@ -114,13 +117,12 @@ export class Personal {
 
 /** What stays the same for an example whatever the rows become: only their words' logits are learned. */
 function example({ logits, r }, word, places) {
-  const start = least(logits);
-  const bases = places.map(({ id }) => logits[id] ?? start);
+  const norm = logSum(logits);
+  const bases = places.map(({ id }) => (id < logits.length ? logits[id] - norm : OWN_WORD));
   const learned = new Set(places.map(({ id }) => id));
-  const largest = logits.subarray(SPECIALS).reduce((most, z) => Math.max(most, z), -Infinity);
   let rest = 0;
-  for (let id = SPECIALS; id < logits.length; id++) if (!learned.has(id)) rest += Math.exp(logits[id] - largest);
-  return { word, x: input(r), bases: bases.map((z) => z - largest), rest };
+  for (let id = SPECIALS; id < logits.length; id++) if (!learned.has(id)) rest += Math.exp(logits[id] - norm);
+  return { word, x: input(r), bases, rest };
 }
 
 function step({ word, x, bases, rest }, places) {
@@ -132,11 +134,6 @@ function step({ word, x, bases, rest }, places) {
     const length = Math.sqrt(dot(row, row));
     if (length > LONGEST) scale(row, LONGEST / length);
   });
-}
-
-/** The logit of the unlikeliest word. */
-function least(logits) {
-  return logits.subarray(SPECIALS).reduce((lowest, z) => Math.min(lowest, z), Infinity);
 }
 
 // vectors
