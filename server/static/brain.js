@@ -5,6 +5,7 @@ import { keep, recall } from "./memory.js";
 import { available, openModel } from "./model.js";
 import { Personal } from "./personal.js";
 import { Suggester } from "./suggest.js";
+import { UNK } from "./tokens.js";
 
 const SLOTS = 3;
 
@@ -16,6 +17,7 @@ export class Brain {
   #personal = null;
   #suggester = null; // with this phone's share
   #shared = null; // without
+  #kept = true; // whether there was room for what was learned
   #distance = null; // Levenshtein's, from the server's copy of a library; null where there is none
 
   /** Fetch a model and what goes with it; another precision, the first there is, where the server lacks this one. */
@@ -27,11 +29,9 @@ export class Brain {
     await model.run?.(["the"]); // the first steps compile; nobody should wait for them at a key
     const before = this.model;
     this.model = model;
-    this.#personal = null;
-    if (model.where === "browser") {
-      this.#personal = new Personal(model);
-      this.#personal.restore(recall("personal", null));
-    }
+    const learned = this.#personal?.save() ?? recall("personal", null);
+    this.#personal = model.where === "browser" ? new Personal(model) : null;
+    this.#personal?.restore(learned);
     this.#suggester = new Suggester(model, { personal: this.#personal, blocked: this.#blocked });
     this.#shared = new Suggester(model, { blocked: this.#blocked });
     await before?.close();
@@ -42,7 +42,7 @@ export class Brain {
   }
 
   /**
-   * What to show for `text`, which ends in the letters `typed`: { slots, shared, personal, learns, messages, words }.
+   * What to show for `text`, which ends in the letters `typed`: { slots, shared, personal, learns, messages, words, kept }.
    * Null while there is no model.
    */
   async suggest(text, typed) {
@@ -52,17 +52,18 @@ export class Brain {
     const head = text.slice(0, text.length - typed.length);
     const better = typed && (await this.better(head, typed));
     const rest = found.filter(({ text, kind }) => kind !== "typed" && text !== better);
-    const as_typed = { word: typed.toLowerCase(), text: typed, probability: 0, kind: "typed" };
+    const asTyped = { word: typed.toLowerCase(), text: typed, probability: 0, kind: "typed" };
     const known = found.find(({ text }) => text === better);
     const corrected = { probability: 0, word: better, ...known, text: better, kind: "correction" };
     const learns = this.#personal !== null;
     return {
-      slots: better ? [corrected, as_typed, ...rest].slice(0, SLOTS) : found,
+      slots: better ? [corrected, asTyped, ...rest].slice(0, SLOTS) : found,
       learns,
       personal: found.filter(({ kind }) => kind !== "typed"),
       shared: learns ? (await this.#shared.suggest(text, SLOTS)).filter(({ probability }) => probability) : [],
       messages: this.#personal?.messages ?? 0,
       words: this.#personal?.words ?? [],
+      kept: this.#kept,
     };
   }
 
@@ -81,7 +82,7 @@ export class Brain {
     const [plain] = split;
     if (plain === "i" || plain.startsWith("i'")) {
       const capital = cased(plain, word, head);
-      if (capital !== word && tokens.id(plain) !== tokens.id("")) return capital;
+      if (capital !== word && tokens.id(plain) !== UNK) return capital;
     }
     if (!this.#personal || !this.#distance || this.#personal.knows(plain) || this.#blocked.has(plain)) return null;
     if (cased(plain, "", head) !== word && word !== plain) return null; // a name, or capitals: meant as it is
@@ -99,11 +100,11 @@ export class Brain {
     const words = this.model.tokens.split(text);
     const steps = words.map(async (word, i) => ({ word, context: await this.model.run(words.slice(0, i)) }));
     this.#personal.learn(await Promise.all(steps));
-    keep("personal", this.#personal.save());
+    this.#kept = keep("personal", this.#personal.save());
   }
 
   leaveAlone(word, { remember }) {
-    this.#alone.add(word.toLowerCase());
+    this.#alone.add(this.model.tokens.split(word)[0] ?? word);
     if (remember) keep("alone", [...this.#alone]);
   }
 

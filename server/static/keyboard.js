@@ -7,6 +7,7 @@ import * as panel from "./panel.js";
 import { Strip } from "./strip.js";
 import { closedWord, lastCharacter, openWord, typing } from "./typing.js";
 
+const RETRY_MS = 2000;
 const $ = (id) => document.getElementById(id);
 const draft = $("draft");
 const brain = new Brain();
@@ -18,6 +19,7 @@ let undo = null; // { corrected, typed, word }: texts before the caret; one back
 let asked = 0; // number of the newest question
 let askedFor = null; // its text
 let shown = 0; // number of the question whose answer is on the strip
+let failedAt = 0; // number of the newest question that got no answer
 let incognito = false;
 
 const before = () => draft.value.slice(0, draft.selectionStart);
@@ -121,18 +123,24 @@ async function refresh() {
   try {
     answer = await brain.suggest(text, typed);
   } catch (error) {
-    if (number === asked) {
-      strip.show([]);
-      panel.say(error instanceof TypeError ? "the server does not answer" : error.message);
-    }
+    if (number === asked) failed(error, refresh);
     return;
   }
   if (!answer || number < shown) return; // no model yet, or a newer answer is on the strip
+  if (shown < failedAt) panel.showModel(brain.model, brain.precisions);
   shown = number;
   const capital = !typed && keys.shift !== "off";
   strip.show(answer.slots.map((item) => ({ ...item, text: capital ? cased(item.text, "", "") : item.text })));
   panel.showLatency(brain.latencies);
   panel.showLearned(answer);
+}
+
+/** Say why there is no answer, and try again. */
+function failed(error, again) {
+  failedAt = asked;
+  strip.show([]);
+  panel.showState("failed", error instanceof TypeError ? "The server does not answer." : `${error.message}.`);
+  setTimeout(again, RETRY_MS);
 }
 
 function block(word) {
@@ -148,17 +156,17 @@ async function load(precision) {
   try {
     await brain.load(precision);
   } catch (error) {
-    panel.showState("failed", `${error.message}.`);
-    setTimeout(load, 3000, precision);
-    return;
+    return failed(error, () => load(precision));
   }
   panel.showModel(brain.model, brain.precisions);
-  keep("precision", brain.model.precision);
   refresh();
 }
 
 panel.onChoice({
-  precision: load,
+  precision(name) {
+    keep("precision", name);
+    load(name);
+  },
   unblock(word) {
     brain.unblock(word);
     panel.showBlocked(brain.blocked);

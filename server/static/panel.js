@@ -14,11 +14,11 @@ export function onChoice({ precision, unblock, forget }) {
   });
 }
 
-/** The badge before there is a model, or when there is none: one line. */
-export function showState(state, text) {
+/** The badge while there is no model, "loading" or "failed", and why in one line. */
+export function showState(state, why) {
   $("where").dataset.where = state;
-  $("where").textContent = { loading: "Loading", failed: "No model" }[state];
-  $("where-note").textContent = text;
+  $("where").textContent = { loading: "Loading", failed: "No answer" }[state];
+  $("where-note").textContent = why;
 }
 
 export function showModel(model, precisions) {
@@ -53,11 +53,11 @@ export function showSaved({ pressed, saved }) {
 }
 
 /** The two strips side by side, and this phone's own words. `learns` is false where only the server has a model. */
-export function showLearned({ learns, messages, words, shared, personal }) {
+export function showLearned({ learns, messages, words, kept, shared, personal }) {
   $("learned-note").textContent = !learns
     ? "Nothing: learning on the phone, and autocorrect, need the model in the page."
     : messages
-      ? `Trained in this page on ${messages} sent ${messages === 1 ? "message" : "messages"}; kept on this device.`
+      ? `Trained in this page on ${messages} sent ${messages === 1 ? "message" : "messages"}, ${kept ? "kept on this device" : "until it closes"}.`
       : "Nothing yet. Send a message, and the output layer is trained on it in this page.";
   $("sides").hidden = !learns;
   $("shared").replaceChildren(...shared.map(row));

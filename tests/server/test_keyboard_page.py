@@ -543,3 +543,15 @@ def test_an_answer_that_comes_late_does_not_replace_a_newer_one(served_page):
     with served_page.expect_response("**/v1/predict"):
         held[0].continue_()
     expect(best(served_page)).to_have_text("tomorrow")
+
+
+def test_the_page_says_when_its_server_is_gone_and_recovers(served_page):
+    served_page.route("**/v1/predict", lambda route: route.abort())
+    served_page.keyboard.type("see y")
+    expect(served_page.locator("#where")).to_have_text("No answer")
+    expect(served_page.get_by_text("The server does not answer")).to_be_visible()
+    expect(best(served_page)).to_be_empty()
+    served_page.unroute("**/v1/predict")
+    expect(slot(served_page, "you")).to_be_visible()
+    expect(served_page.locator("#where")).to_have_text("On the server")
+    served_page.complaints.clear()  # the browser's own, of the requests that failed

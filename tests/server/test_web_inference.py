@@ -21,9 +21,10 @@ from kbdfl.text import Vocabulary, public_words
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"
-)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"),
+]
 needs_runtime = pytest.mark.skipif(
     WebRuntime.find() is None, reason="onnxruntime-web is not installed (npm ci in server/web)"
 )
