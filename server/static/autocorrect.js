@@ -8,9 +8,9 @@ import { LETTER_ROWS } from "./layouts.js";
 import { logSum } from "./softmax.js";
 import { SPECIALS } from "./tokens.js";
 
-const COST = { apostrophe: 3, neighbour: 5, twice: 5, swap: 6, missing: 6.5, extra: 6.5, other: 8, ending: 9, two: 12 };
+const COST = { apostrophe: 3, neighbour: 5, twice: 5, swap: 5.5, missing: 6.5, extra: 6.5, other: 8, ending: 9, two: 12 };
 const NEW_WORD = 4; // e^-4: the share of words that a vocabulary lacks
-const NEW_LETTER = 2.3; // nats a letter of such a word
+const NEW_LETTER = 2.5; // nats a letter of such a word
 const CERTAIN = 0.8; // the least posterior of a correction
 const SHORTEST = 3; // letters; shorter words are left alone
 const LONG = 7; // from here on two slips are forgiven

@@ -51,16 +51,18 @@ export class Brain {
     const found = (await suggester.suggest(text, SLOTS)).map((suggestion) => this.#slot(suggestion, typed));
     const head = text.slice(0, text.length - typed.length);
     const better = typed && (await this.better(head, typed));
-    const rest = found.filter(({ text, kind }) => kind !== "typed" && text !== better);
+    const isWord = ({ kind }) => kind !== "typed";
+    const rest = found.filter((item) => isWord(item) && item.text !== better);
     const asTyped = { word: typed.toLowerCase(), text: typed, probability: 0, kind: "typed" };
     const known = found.find(({ text }) => text === better);
     const corrected = { probability: 0, word: better, ...known, text: better, kind: "correction" };
     const learns = this.#personal !== null;
+    const shared = learns ? await this.#shared.suggest(text, SLOTS) : [];
     return {
       slots: better ? [corrected, asTyped, ...rest].slice(0, SLOTS) : found,
       learns,
-      personal: found.filter(({ kind }) => kind !== "typed"),
-      shared: learns ? (await this.#shared.suggest(text, SLOTS)).filter(({ probability }) => probability) : [],
+      personal: found.filter(isWord),
+      shared: shared.map((suggestion) => this.#slot(suggestion, typed)).filter(isWord),
       messages: this.#personal?.messages ?? 0,
       words: this.#personal?.words ?? [],
       kept: this.#kept,

@@ -31,13 +31,12 @@ function press(key) {
   if (key === "enter") return send();
   session.pressed += 1;
   if (key === "back") return erase();
-  type(key, typing(before(), key, given));
+  type(typing(before(), key, given));
 }
 
-function type(key, { erase, insert }) {
-  const closesUp = given && insert.length > 1 && insert !== ". ";
+function type({ erase, insert, given }) {
   draft.setRangeText(insert, draft.selectionStart - erase, draft.selectionEnd, "end");
-  changed({ given: closesUp });
+  changed({ given });
   finish();
 }
 
@@ -205,7 +204,7 @@ draft.addEventListener("beforeinput", (event) => {
   if (!edit.erase && edit.insert === data) return; // plain typing stays the browser's, with its own undo
   event.preventDefault();
   session.pressed += 1;
-  type(data, edit);
+  type(edit);
 });
 draft.addEventListener("input", (event) => {
   session.pressed += 1;

@@ -27,7 +27,7 @@ export function showModel(model, precisions) {
   $("where").textContent = here ? "In this page" : "On the server";
   $("where-note").textContent = here
     ? "The model runs on this device. Nothing you type leaves the page."
-    : `${ON_SERVER} Why not here: ${model.reason}.`;
+    : `${ON_SERVER} Why: ${model.reason}.`;
   const trained = model.rounds ? `${model.rounds} rounds` : "untrained";
   $("model-rounds").textContent = trained;
   $("model-size").textContent = `${(model.bytes / 1e6).toFixed(2)} MB`;
@@ -84,9 +84,9 @@ export function say(text) {
   $("said").textContent = text;
 }
 
-function row({ word, probability, personal }) {
+function row({ text, probability, personal }) {
   const line = made("li", personal ? "learned" : "", "");
-  line.append(made("span", "", word), made("span", "soft number", percent(probability)));
+  line.append(made("span", "", text), made("span", "soft number", percent(probability)));
   return line;
 }
 

@@ -15,13 +15,13 @@ export function closedWord(before) {
 }
 
 /**
- * What typing `key` does to the text before the caret: { erase, insert } in characters.
+ * What typing `key` does to the text before the caret: { erase, insert, given }, the first two in characters.
  * `given` says that a suggestion put the space there: a mark then closes up to the word, and a space is not doubled.
  * A second space makes a full stop.
  */
 export function typing(before, key, given) {
   if (given && before.endsWith(" ")) {
-    if (CLOSES_UP.test(key)) return { erase: 1, insert: `${key} ` };
+    if (CLOSES_UP.test(key)) return { erase: 1, insert: `${key} `, given };
     if (key === " ") return { erase: 0, insert: "" };
   }
   if (key === " " && WORD_AND_SPACE.test(before)) return { erase: 1, insert: ". " };
