@@ -44,6 +44,11 @@ def test_two_steppers_share_a_session(bundle):
     np.testing.assert_array_equal(second.logits, plainly(session, [BOS, 6])[2])
 
 
+def test_a_session_never_lets_sums_of_bytes_saturate(bundle):
+    options = open_session(bundle).get_session_options()
+    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+
+
 def test_a_file_that_is_no_graph_is_refused_in_one_line(bundle):
     with pytest.raises(ModelError, match="does not load") as caught:
         open_session(replace(bundle, model=b"no graph"))
