@@ -75,7 +75,9 @@ def _recall(folder: Path, *, version: int) -> dict[str, Any] | None:
     try:
         return measured_recall(run.rows(), version=version)
     except (ValueError, LookupError, TypeError):
-        raise ModelError(f"{run.metrics} must hold a round's JSON object a line, got something else") from None
+        raise ModelError(
+            f"{run.metrics} must hold a round's JSON object a line, got something else"
+        ) from None
 
 
 def _vocabulary(folder: Path, *, source: str) -> Vocabulary:
