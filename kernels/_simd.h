@@ -181,6 +181,19 @@ KBDFL_CLONES static void kb_descend(int64_t n, float step, const float *restrict
     for (int64_t j = 0; j < n; j++) x[j] -= step * g[j];
 }
 
+/* One step of SGD with what may bend it: v = momentum v + share g + proximal (x - origin) + correction, x -= rate v.
+ * All are (n,); v NULL stands for no momentum, correction NULL for none. */
+KBDFL_CLONES static void kb_descend_bent(int64_t n, float rate, float share, float proximal, float momentum,
+                                         const float *restrict g, const float *restrict origin,
+                                         const float *restrict correction, float *restrict v, float *restrict x) {
+    for (int64_t j = 0; j < n; j++) {
+        float d = share * g[j] + proximal * (x[j] - origin[j]);
+        if (correction) d += correction[j];
+        if (v) v[j] = d = d + momentum * v[j];
+        x[j] -= rate * d;
+    }
+}
+
 /* out (n,) = a (n,) - b (n,); out may be a. */
 KBDFL_CLONES static void kb_subtract(int64_t n, const float *a, const float *b, float *out) {
     for (int64_t j = 0; j < n; j++) out[j] = a[j] - b[j];

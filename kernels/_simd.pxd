@@ -18,4 +18,8 @@ cdef extern from "_simd.h" nogil:
     void kb_add(int64_t n, const float *a, float *out)
     double kb_sum_squares(int64_t n, const float *x)
     void kb_descend(int64_t n, float step, const float *g, float *x)
+    void kb_descend_bent(
+        int64_t n, float rate, float share, float proximal, float momentum, const float *g, const float *origin,
+        const float *correction, float *v, float *x,
+    )
     void kb_subtract(int64_t n, const float *a, const float *b, float *out)

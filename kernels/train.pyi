@@ -6,7 +6,9 @@ class Workspace:
     def bytes(self) -> int: ...
 
 def parameter_count(vocab: int, embed: int, hidden: int) -> int: ...
-def scratch_bytes(vocab: int, embed: int, hidden: int, *, rows: int, sentences: int) -> int: ...
+def scratch_bytes(
+    vocab: int, embed: int, hidden: int, *, rows: int, sentences: int, momentum: float = 0.0
+) -> int: ...
 def local_sgd(
     params: NDArray[np.float32],
     *,
@@ -19,6 +21,9 @@ def local_sgd(
     steps: NDArray[np.int32],
     learning_rate: float,
     clip_norm: float = 0.0,
+    proximal: float = 0.0,
+    correction: NDArray[np.float32] | None = None,
+    momentum: float = 0.0,
     time_budget_s: float = 0.0,
     workspace: Workspace | None = None,
 ) -> tuple[NDArray[np.float32], float, int, int]: ...

@@ -5,8 +5,8 @@ threads that call this train two phones on two cores.
 """
 
 from cpython.time cimport monotonic
-from libc.math cimport sqrt
-from libc.string cimport memcpy
+from libc.math cimport INFINITY, sqrt
+from libc.string cimport memcpy, memset
 
 import threading
 
@@ -17,13 +17,23 @@ from _cifg cimport Dims, Params, cifg_backward, cifg_forward, parameter_floats, 
 from _head cimport head_forward_backward
 from _local cimport Scratch, scratch_floats, slice_scratch
 from _packed cimport Capacity, batch_rows, capacity
-from _simd cimport kb_descend, kb_subtract, kb_sum_squares
+from _simd cimport kb_descend, kb_descend_bent, kb_subtract, kb_sum_squares
 
 
 cdef struct Outcome:
     double loss      # summed over the learned targets of the steps done
     long long tokens  # learned targets of the steps done
     int steps
+
+
+cdef struct Rule:  # of a step
+    double rate
+    double clip      # 0 = none
+    double proximal  # FedProx's mu
+    double momentum
+    const float *received    # (P,) where the run began
+    const float *correction  # (P,) or NULL
+    float *velocity          # (P,) or NULL
 
 
 cdef inline int count_learned(const int *targets, int N) noexcept nogil:
@@ -47,14 +57,15 @@ cdef double batch_gradient(
 
 cdef Outcome run(
     Dims d, float *params, float *gradient, float *scratch, const int *inputs, const int *targets, const int *active,
-    const int *steps, int K, Capacity most, double rate, double clip, double budget_s,
+    const int *steps, int K, Capacity most, Rule rule, double budget_s,
 ) noexcept nogil:
     cdef Params p = slice_params(d, params), g = slice_params(d, gradient)
     cdef Scratch s = slice_scratch(d, scratch, most.rows, most.sentences)
     cdef size_t P = parameter_floats(d)
     cdef Outcome outcome
     cdef int k, N, learned
-    cdef double norm, step, started = monotonic()
+    cdef double norm, share, started = monotonic()
+    cdef bint bent = rule.proximal > 0 or rule.correction != NULL or rule.velocity != NULL
     outcome.loss = 0.0
     outcome.tokens = 0
     outcome.steps = 0
@@ -65,12 +76,18 @@ cdef Outcome run(
         learned = count_learned(targets, N)
         if learned > 0:
             outcome.loss += batch_gradient(d, p, g, s, inputs, targets, active, steps[k], N, learned)
-            step = rate
-            if clip > 0:
+            share = 1.0
+            if rule.clip > 0:
                 norm = sqrt(kb_sum_squares(P, gradient))
-                if norm > clip:
-                    step = rate * clip / norm
-            kb_descend(P, step, gradient, params)
+                if norm > rule.clip:
+                    share = rule.clip / norm
+            if bent:
+                kb_descend_bent(
+                    P, rule.rate, share, rule.proximal, rule.momentum, gradient, rule.received, rule.correction,
+                    rule.velocity, params,
+                )
+            else:
+                kb_descend(P, rule.rate * share, gradient, params)
         outcome.tokens += learned
         outcome.steps += 1
         inputs += N
@@ -90,13 +107,19 @@ def parameter_count(int vocab, int embed, int hidden) -> int:
     return parameter_floats(dims_of(vocab, embed, hidden))
 
 
-def scratch_bytes(int vocab, int embed, int hidden, *, size_t rows, size_t sentences) -> int:
-    """Bytes of a `Workspace` after a local run: the gradient, the activations, a tile of logits.
+cdef size_t run_floats(Dims d, size_t rows, size_t sentences, double momentum) noexcept:
+    """The gradient, its velocity if there is momentum, and what a batch needs."""
+    return parameter_floats(d) * (2 if momentum > 0 else 1) + scratch_floats(d, rows, sentences)
+
+
+def scratch_bytes(
+    int vocab, int embed, int hidden, *, size_t rows, size_t sentences, double momentum=0.0
+) -> int:
+    """Bytes of a `Workspace` after a local run: gradient, velocity if any, activations, a tile of logits.
 
     rows and sentences are those of the largest batch. The parameters received and the delta come on top.
     """
-    cdef Dims d = dims_of(vocab, embed, hidden)
-    return sizeof(float) * (parameter_floats(d) + scratch_floats(d, rows, sentences))
+    return sizeof(float) * run_floats(dims_of(vocab, embed, hidden), rows, sentences, momentum)
 
 
 cdef class Workspace:
@@ -127,18 +150,32 @@ cdef class Workspace:
 def local_sgd(
     const float[::1] params, *, int vocab, int embed, int hidden,
     const int[::1] inputs, const int[::1] targets, const int[::1] active, const int[::1] steps,
-    double learning_rate, double clip_norm=0.0, double time_budget_s=0.0, Workspace workspace=None,
+    double learning_rate, double clip_norm=0.0, double proximal=0.0, const float[::1] correction=None,
+    double momentum=0.0, double time_budget_s=0.0, Workspace workspace=None,
 ):
-    """Train a copy of `params` on packed batches, one SGD step a batch.
+    """Train a copy of `params` on packed batches, one SGD step a batch that has a learned target.
 
     params float32 (P,) is not changed. inputs, targets, active, steps are int32 as in `kbdfl.text.PackedBatches`.
-    Each step follows the gradient of the batch's mean loss per learned target; clip_norm > 0 bounds its global
-    L2 norm. With time_budget_s > 0 the run stops before the first batch that would begin after that many
-    seconds. Returns (delta float32 (P,) = trained - received, summed loss, learned targets, steps done).
-    Raises ValueError when an index or a length would lead outside an array, or the workspace is in use.
+    Each step follows the gradient g of the batch's mean loss per learned target; clip_norm > 0 bounds its global
+    L2 norm. With x the trained copy, v zero at first:
+
+        v <- momentum v + g + proximal (x - params) + correction,  x <- x - learning_rate v
+
+    proximal >= 0 is FedProx's mu (Li et al. 2018, arXiv 1812.06127), correction float32 (P,) the difference of
+    SCAFFOLD's control variates, c - c_i (Karimireddy et al. 2019, arXiv 1910.06378), momentum in [0, 1) the heavy
+    ball's. With time_budget_s > 0 the run stops before the first batch that would begin after that many seconds.
+    NaN and infinity pass through the arithmetic into the delta and the loss. Returns (delta float32 (P,) = trained
+    - received, summed loss, learned targets, steps done). Raises ValueError when an index or a length would lead
+    outside an array, proximal or momentum is out of its range, or the workspace is in use.
     """
     cdef Dims d = dims_of(vocab, embed, hidden)
     error = model_error(d, params.shape[0]) or packed_error(vocab, inputs, targets, active, steps)
+    if error is None and correction is not None and correction.shape[0] != params.shape[0]:
+        error = f"correction must hold {params.shape[0]} numbers as params does, got {correction.shape[0]}"
+    if error is None and not 0 <= proximal < INFINITY:
+        error = f"proximal must be >= 0 and finite, got {proximal}"
+    if error is None and not 0 <= momentum < 1:
+        error = f"momentum must lie in [0, 1), got {momentum}"
     if error is not None:
         raise ValueError(error)
     cdef size_t P = parameter_floats(d)
@@ -149,17 +186,26 @@ def local_sgd(
     cdef float[::1] out = delta
     cdef Outcome outcome
     cdef float *memory
+    cdef Rule rule
+    rule.rate, rule.clip, rule.proximal, rule.momentum = learning_rate, clip_norm, proximal, momentum
+    rule.received = &params[0]
+    rule.correction = NULL
+    if correction is not None:
+        rule.correction = &correction[0]
     if workspace is None:
         workspace = Workspace()
     if not workspace.lock.acquire(False):
         raise ValueError("a Workspace must serve one run at a time, this one is in use")
     try:
-        memory = workspace.reserve(P + scratch_floats(d, most.rows, most.sentences))
+        memory = workspace.reserve(run_floats(d, most.rows, most.sentences, momentum))
         with nogil:
+            rule.velocity = memory + P if momentum > 0 else NULL
+            if momentum > 0:
+                memset(rule.velocity, 0, P * sizeof(float))
             memcpy(&out[0], &params[0], P * sizeof(float))
             outcome = run(
-                d, &out[0], memory, memory + P, &inputs[0], &targets[0], &active[0], &steps[0],
-                <int> steps.shape[0], most, learning_rate, clip_norm, time_budget_s,
+                d, &out[0], memory, memory + (2 * P if momentum > 0 else P), &inputs[0], &targets[0], &active[0],
+                &steps[0], <int> steps.shape[0], most, rule, time_budget_s,
             )
             kb_subtract(P, &out[0], &params[0], &out[0])
     finally:

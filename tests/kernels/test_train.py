@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kbdfl.kernels import reference
 from kbdfl.kernels.train import Workspace, gradient, local_sgd, parameter_count, scratch_bytes
 from kbdfl.model import CifgConfig, init_params, preset
+from kbdfl.rng import stream
 
 # float32 against float64: a unit roundoff of 6e-8, times the tens of additions and the rational tanh of a row
 TOLERANCE = 2e-5
@@ -146,9 +147,11 @@ def test_a_batch_without_learned_targets_has_no_gradient(tiny, draw_params, dims
     assert not found.any()
 
 
-def twin_sgd(config, params, packed, *, learning_rate, clip_norm=0.0):
+def twin_sgd(
+    config, params, packed, *, learning_rate, clip_norm=0.0, proximal=0.0, correction=0.0, momentum=0.0
+):
     """The local run in float64: the plain loop."""
-    x = params.astype(np.float64)
+    x, v = params.astype(np.float64), np.zeros(params.size)
     row = step = 0
     losses, norms = 0.0, []
     for steps in packed["steps"]:
@@ -158,7 +161,9 @@ def twin_sgd(config, params, packed, *, learning_rate, clip_norm=0.0):
         found, loss = twin_gradient(config, x, one)
         norm = np.linalg.norm(found)
         norms.append(norm)
-        x -= learning_rate * found * (min(1.0, clip_norm / norm) if clip_norm and norm else 1.0)
+        found = found * (min(1.0, clip_norm / norm) if clip_norm and norm else 1.0)
+        v = momentum * v + found + proximal * (x - params) + correction
+        x -= learning_rate * v
         losses += loss * (one["targets"] >= 0).sum()
         row, step = row + active.sum(), step + steps
     return x - params, losses, norms
@@ -210,6 +215,65 @@ def test_a_step_is_the_learning_rate_times_the_clip_where_the_gradient_is_longer
         np.testing.assert_allclose(
             delta, -0.1 * expected / norm * found, atol=2e-7 + 1e-4 * np.abs(delta).max()
         )
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        {"proximal": 0.3},
+        {"momentum": 0.8},
+        {"correction": True},
+        {"proximal": 0.1, "momentum": 0.5, "correction": True},
+    ],
+    ids=lambda bend: " ".join(bend),
+)
+def test_a_bent_step_is_the_twins(gradcheck, tiny, draw_params, draw_sentences, rows, bend):
+    params, drawn = draw_params(tiny), epochs_of(draw_sentences, tiny)
+    if "correction" in bend:
+        random = stream(3, "test correction")
+        bend = bend | {"correction": (0.05 * random.standard_normal(params.size)).astype(np.float32)}
+    run = {"learning_rate": 0.2, "clip_norm": 0.4} | bend
+    expected, *_ = twin_sgd(tiny, params, rows(drawn), **run)
+    delta, *_ = local_sgd(params, **tiny.dims, **rows(drawn), **run)
+    assert gradcheck.relative_error(delta, expected) < 1e-4
+
+
+def test_what_bends_nothing_changes_no_bit(tiny, draw_params, draw_sentences, rows):
+    run = {**tiny.dims, **rows(epochs_of(draw_sentences, tiny)), "learning_rate": 0.2, "clip_norm": 1.0}
+    params = draw_params(tiny)
+    plain, *_ = local_sgd(params, **run)
+    bent, *_ = local_sgd(params, **run, proximal=0.0, momentum=0.0, correction=None)
+    np.testing.assert_array_equal(bent, plain)
+
+
+def test_momentum_begins_anew_with_every_run(tiny, draw_params, draw_sentences, rows):
+    run = {**tiny.dims, **rows(epochs_of(draw_sentences, tiny)), "learning_rate": 0.2, "momentum": 0.9}
+    params, workspace = draw_params(tiny), Workspace()
+    first, *_ = local_sgd(params, **run, workspace=workspace)
+    second, *_ = local_sgd(params, **run, workspace=workspace)
+    np.testing.assert_array_equal(second, first)
+
+
+def test_scratch_bytes_counts_the_velocity(tiny, draw_params, draw_sentences, rows):
+    workspace = Workspace()
+    packed = rows([draw_sentences(tiny, (7, 4, 4))])
+    local_sgd(draw_params(tiny), **tiny.dims, **packed, learning_rate=0.1, momentum=0.5, workspace=workspace)
+    assert workspace.bytes == scratch_bytes(**tiny.dims, rows=15, sentences=3, momentum=0.5)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"proximal": -0.1}, "proximal must be >= 0 and finite, got -0.1"),
+        ({"proximal": np.nan}, "proximal must be >= 0 and finite, got nan"),
+        ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
+        ({"correction": np.zeros(3, np.float32)}, "correction must hold 164 numbers as params does, got 3"),
+    ],
+)
+def test_what_cannot_bend_a_step_is_refused(tiny, draw_params, draw_sentences, rows, option, message):
+    packed = rows([draw_sentences(tiny, (3, 2))])
+    with pytest.raises(ValueError, match=message):
+        local_sgd(draw_params(tiny), **tiny.dims, **packed, learning_rate=0.1, **option)
 
 
 def test_read_only_params_and_batches_are_accepted(tiny, draw_params, draw_sentences, rows, dims):
