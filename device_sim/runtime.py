@@ -97,17 +97,27 @@ def prepare(
     if len(sentences) > rule.max_messages:
         chosen = random.choice(len(sentences), rule.max_messages, replace=False)
         sentences = [sentences[i] for i in chosen]
+    most = rule.steps * rule.batch_size or len(sentences)  # messages that train, at most
     words = rule.epochs * sum(min(len(sentence) - 2, rule.max_words) for sentence in sentences)
+    if rule.steps:
+        words = min(words, most * rule.max_words)
     if BYTES_PER_WORD * words > budget.memory_bytes:
         raise OverBudget(
             f"the batches need {BYTES_PER_WORD * words} bytes of memory, this phone allows {budget.memory_bytes}"
         )
     batches = training_batches(
-        sentences, batch_size=rule.batch_size, epochs=rule.epochs, max_words=rule.max_words, random=random
+        sentences,
+        batch_size=rule.batch_size,
+        epochs=rule.epochs,
+        max_words=rule.max_words,
+        random=random,
+        steps=rule.steps,
     )
     if batches.tokens == 0:
         raise DataError("the phone's log holds no word that the model knows: there is nothing to train on")
-    return LocalRun(submodel(assignment.coordinates, assignment.candidates, batches), len(sentences))
+    return LocalRun(
+        submodel(assignment.coordinates, assignment.candidates, batches), min(len(sentences), most)
+    )
 
 
 def memory_needed(assignment: Assignment, run: LocalRun) -> int:
@@ -118,7 +128,9 @@ def memory_needed(assignment: Assignment, run: LocalRun) -> int:
     c, b = run.part.config, run.part.batches
     starts = np.concatenate([[0], np.cumsum(b.steps)[:-1]])
     rows = int(np.add.reduceat(b.active, starts).max())
-    scratch = scratch_bytes(**c.dims, rows=rows, sentences=int(b.active[starts].max()))
+    scratch = scratch_bytes(
+        **c.dims, rows=rows, sentences=int(b.active[starts].max()), momentum=assignment.client.momentum
+    )
     shapes = (assignment.config, c, run.part.coordinates.model)
     received, trained, reported = (4 * shape.spec.size for shape in shapes)
     copies = 0 if trained == reported == received else trained + reported
@@ -150,6 +162,8 @@ def train(
         **part.batches.arrays,
         learning_rate=rule.learning_rate,
         clip_norm=rule.clip_norm,
+        proximal=rule.proximal,
+        momentum=rule.momentum,
         time_budget_s=budget.time_s,
         workspace=workspace,
     )

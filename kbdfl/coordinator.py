@@ -257,7 +257,7 @@ class Coordinator:
             spec=self.task.config.spec.hash,
             vocabulary=self.task.vocabulary_sha256,
             config=self.task.config,
-            client=self.task.algorithm.client,
+            client=self.task.algorithm.client.of_round(self.version),
             upload=self.task.algorithm.upload,
             update_clip_norm=self.task.algorithm.update_clip_norm,
             seed=0,

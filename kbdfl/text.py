@@ -239,19 +239,22 @@ def training_batches(
     epochs: int,
     max_words: int,
     random: np.random.Generator,
+    steps: int = 0,
 ) -> PackedBatches:
     """A client's whole local run: `epochs` passes over shuffled batches of `batch_size` sentences.
 
-    Sentences are cut to `max_words` words and shuffled anew in every epoch.
+    Sentences are cut to `max_words` words and shuffled anew in every epoch. `steps` > 0 are the most batches there are.
     """
     usable = [
         [*sentence[: max_words + 1], EOS] for sentence in (s[:-1] for s in sentences) if len(sentence) > 1
     ]
     batches = []
     for _ in range(epochs):
+        if 0 < steps <= len(batches):
+            break
         order = random.permutation(len(usable))
         batches += [
             [usable[i] for i in order[start : start + batch_size]]
             for start in range(0, len(order), batch_size)
         ]
-    return pack(batches)
+    return pack(batches[: steps or None])

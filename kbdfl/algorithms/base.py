@@ -51,5 +51,6 @@ class Algorithm:
 
 PRESETS = {
     "fedavg": Algorithm(client=ClientRule(learning_rate=1.0), server=FedAvg()),
+    "fedprox": Algorithm(client=ClientRule(learning_rate=1.0, proximal=0.01), server=FedAvg()),
     "fedadam": Algorithm(),
 }

@@ -1,7 +1,8 @@
 """What a phone does with the model it receives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kbdfl.algorithms.schedule import decayed
 from kbdfl.errors import ConfigError
 
 
@@ -9,21 +10,34 @@ from kbdfl.errors import ConfigError
 class ClientRule:
     """Local mini-batch SGD (FederatedAveraging's client; McMahan et al. 2017, arXiv 1602.05629).
 
-    epochs         passes over the phone's messages
-    batch_size     messages a step
-    learning_rate  of plain SGD on the mean loss a word
-    clip_norm      bound on the L2 norm of each step's gradient; 0 = none
-    max_messages   a phone with more draws this many anew in every round (users are heavy-tailed)
-    max_words      longer messages are cut
-    candidates     words beside the phone's own in a sampled softmax, the same for all phones of a round
-                   (`kbdfl.algorithms.sampled`); 0 = all, exactly
-    report_words   words whose rows the phones of a round report, the same for all of them
-                   (`kbdfl.algorithms.coordinates`); 0 = all
+        v <- momentum v + (clipped gradient + proximal (x - x_received)),  x <- x - learning_rate v
+
+    epochs               passes over the phone's messages
+    steps                SGD steps at most, however many the epochs would be; 0 = no bound
+    batch_size           messages a step
+    learning_rate        of SGD on the mean loss a word; falls geometrically to
+    final_learning_rate  over decay_rounds rounds
+    decay_rounds         0 = the rate stays as it is
+    momentum             of the local steps; begins at zero in every round
+    proximal             mu of FedProx (Li et al. 2018, arXiv 1812.06127, equation 2): a pull back to the received
+                         model; 0 = FederatedAveraging
+    clip_norm            bound on the L2 norm of each step's gradient, without the pull; 0 = none
+    max_messages         a phone with more draws this many anew in every round (users are heavy-tailed)
+    max_words            longer messages are cut
+    candidates           words beside the phone's own in a sampled softmax, the same for all phones of a round
+                         (`kbdfl.algorithms.sampled`); 0 = all, exactly
+    report_words         words whose rows the phones of a round report, the same for all of them
+                         (`kbdfl.algorithms.coordinates`); 0 = all
     """
 
     epochs: int = 1
+    steps: int = 0
     batch_size: int = 16
     learning_rate: float = 3.0
+    final_learning_rate: float = 0.3
+    decay_rounds: int = 0
+    momentum: float = 0.0
+    proximal: float = 0.0
     clip_norm: float = 1.0
     max_messages: int = 200
     max_words: int = 30
@@ -34,10 +48,21 @@ class ClientRule:
         for name in ("epochs", "batch_size", "max_messages", "max_words"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("candidates", "report_words"):
+        for name in ("steps", "decay_rounds", "candidates", "report_words"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < float("inf"):
-            raise ConfigError(f"learning_rate must be > 0 and finite, got {self.learning_rate}")
-        if not 0 <= self.clip_norm < float("inf"):
-            raise ConfigError(f"clip_norm must be >= 0 and finite, got {self.clip_norm}")
+        for name in ("learning_rate", "final_learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be > 0 and finite, got {getattr(self, name)}")
+        for name in ("proximal", "clip_norm"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum must lie in [0, 1), got {self.momentum}")
+
+    def of_round(self, round: int) -> "ClientRule":
+        """The rule that a phone is sent in round `round`, counted from 0: with that round's rate, which stays."""
+        rate = decayed(
+            self.learning_rate, self.final_learning_rate, decay_rounds=self.decay_rounds, round=round
+        )
+        return replace(self, learning_rate=rate, decay_rounds=0)

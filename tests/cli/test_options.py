@@ -46,7 +46,8 @@ def test_every_option_reaches_its_field():
         --preset tiny --source chat --devices 50 --vocabulary training-users --evaluate-every 3 --seed 9
         --rounds 7 --cohort 5 --over-selection 1.5 --min-reports 2 --deadline-s 11
         --server-lr 0.5 --epochs 2 --batch-size 8 --client-lr 0.25 --clip-norm 0 --max-messages 33
-        --candidates 400 --report-words 800
+        --candidates 400 --report-words 800 --local-steps 4 --client-momentum 0.5 --proximal 0.75
+        --final-client-lr 0.125 --client-decay-rounds 6
         --upload float32 --update-clip-norm 1.25 --max-weight 10
     """
     made = config(*asked.split(), dropout=0.125)
@@ -56,6 +57,8 @@ def test_every_option_reaches_its_field():
     assert (r.rounds, r.cohort, r.over_selection, r.min_reports, r.deadline_s) == (7, 5, 1.5, 2, 11)
     assert (c.epochs, c.batch_size, c.learning_rate, c.clip_norm, c.max_messages) == (2, 8, 0.25, 0, 33)
     assert (c.candidates, c.report_words) == (400, 800)
+    assert (c.steps, c.momentum, c.proximal) == (4, 0.5, 0.75)
+    assert (c.final_learning_rate, c.decay_rounds) == (0.125, 6)
     assert (a.upload, a.update_clip_norm, a.max_weight) == ("float32", 1.25, 10)
     assert a.server == FedAdam(learning_rate=0.5, decay_rounds=7)
 
@@ -63,7 +66,7 @@ def test_every_option_reaches_its_field():
 def test_an_algorithm_by_name():
     assert isinstance(config("--algorithm", "fedavg").algorithm.server, FedAvg)
     assert config("--algorithm", "fedavg", "--server-lr", 0.5).algorithm.server == FedAvg(0.5)
-    with pytest.raises(ConfigError, match="algorithm must be one of fedavg, fedadam, got sgd"):
+    with pytest.raises(ConfigError, match=r"algorithm must be one of fedavg, .*fedadam.*, got sgd"):
         config("--algorithm", "sgd")
 
 

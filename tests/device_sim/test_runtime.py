@@ -18,7 +18,7 @@ from kbdfl.device_sim.runtime import (
     train,
 )
 from kbdfl.errors import ConfigError, DataError, ModelError
-from kbdfl.kernels.train import Workspace, local_sgd
+from kbdfl.kernels.train import Workspace, gradient, local_sgd
 from kbdfl.text import BOS, EOS, UNK, Vocabulary
 from kbdfl.transform import decode_chain
 from kbdfl.wire import decode_report
@@ -119,6 +119,21 @@ def test_epochs_that_would_fill_the_memory_are_refused_before_they_are_made(assi
         prepare(assignment, sentences, budget=Budget(memory_bytes=100))
 
 
+@pytest.mark.parametrize(
+    ("rule", "steps", "examples"),
+    [
+        ({"steps": 1}, 1, 4),
+        ({"steps": 2, "epochs": 10**9}, 2, 6),
+        ({"steps": 5, "epochs": 3}, 5, 6),
+        ({"steps": 50, "epochs": 3}, 6, 6),
+    ],
+)
+def test_steps_bound_the_batches_however_many_the_epochs(assignment, sentences, rule, steps, examples):
+    run = prepare(replace(assignment, client=ClientRule(batch_size=4, **rule)), sentences)
+    assert len(run.part.batches.steps) == steps
+    assert run.examples == examples
+
+
 # the report
 
 
@@ -186,6 +201,33 @@ def test_received_parameters_stay_as_they_are(assignment, params, sentences):
     np.testing.assert_array_equal(params, kept)
 
 
+@pytest.mark.parametrize("bend", [{"momentum": 0.9}, {"proximal": 0.5}])
+def test_the_client_rule_bends_the_steps_and_a_zero_changes_no_bit(assignment, params, sentences, bend):
+    def reported(**more):
+        rule = ClientRule(batch_size=2, epochs=3, learning_rate=1.0, **more)
+        task = replace(assignment, client=rule, upload="float32")
+        return decoded(train(task, params, prepare(task, sentences), device="ann"), task)[1]
+
+    plain, bent = reported(), reported(**bend)
+    np.testing.assert_array_equal(reported(**dict.fromkeys(bend, 0.0)), plain)
+    longer = np.linalg.norm(bent) > np.linalg.norm(plain)
+    assert longer == ("momentum" in bend)
+
+
+def test_fedprox_ends_where_gradient_and_pull_cancel(assignment, params, sentences):
+    """The minimum of loss(x) + mu/2 |x - x_received|^2 (equation 2): one batch, many steps."""
+    rule = ClientRule(batch_size=100, epochs=300, learning_rate=0.3, proximal=1.0, clip_norm=0)
+    task = replace(assignment, client=rule, upload="float32")
+    run = prepare(task, sentences)
+    _, delta = decoded(train(task, params, run, device="ann"), task)
+    b = run.part.batches
+    rows, first = len(b.inputs) // rule.epochs, int(b.steps[0])
+    batch = {"inputs": b.inputs[:rows], "targets": b.targets[:rows], "active": b.active[:first]}
+    at_start, _ = gradient(params, **assignment.config.dims, **batch)
+    at_end, _ = gradient(params + delta, **assignment.config.dims, **batch)
+    assert np.linalg.norm(at_end + delta) < 1e-3 * np.linalg.norm(at_start)
+
+
 # the budget
 
 
@@ -199,7 +241,8 @@ def test_memory_budget_is_kept_to_the_byte(assignment, params, sentences):
 
 
 @pytest.mark.parametrize(
-    "words", [{"candidates": 5}, {"report_words": 5}, {"candidates": 5, "report_words": 9}]
+    "words",
+    [{"candidates": 5}, {"report_words": 5}, {"candidates": 5, "report_words": 9, "momentum": 0.5}],
 )
 def test_what_trains_and_is_reported_decides_the_memory(assignment, params, sentences, words):
     part = replace(assignment, client=replace(assignment.client, **words))

@@ -100,6 +100,20 @@ def test_as_many_candidates_and_reported_words_as_there_are_words_is_the_exact_s
     assert len(ends) == 1
 
 
+def test_a_client_rate_that_decays_is_each_rounds_own(play):
+    def params(**client):
+        algorithm = Algorithm(client=ClientRule(learning_rate=1.0, **client), server=FedAvg())
+        _, simulation = play(algorithm=algorithm, rule={"rounds": 2})
+        return simulation.coordinator.params
+
+    # The first round is the same, the second hardly moves.
+    first = play(
+        algorithm=Algorithm(client=ClientRule(learning_rate=1.0), server=FedAvg()), rule={"rounds": 1}
+    )
+    one, two = first[1].coordinator.params, params(final_learning_rate=1e-3, decay_rounds=1)
+    assert 0 < np.linalg.norm(two - one) < 0.01 * np.linalg.norm(params() - one)
+
+
 def test_phones_that_drop_out_are_counted_and_over_selection_makes_up_for_them(play):
     rows, _ = play(dropout=0.3, rule={"rounds": 12, "cohort": 4, "over_selection": 2.5})
     assert all(row["reports"] + row["dropped"] == 10 for row in rows)

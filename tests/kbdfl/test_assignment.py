@@ -28,7 +28,8 @@ ASSIGNMENT = Assignment(
 )
 TEXTS = {"task", "model_sha256", "spec", "vocabulary", "upload"}
 NUMBERS = {"round", "version", "seed", "round_seed", "max_report_bytes"}
-FLOATS = {"update_clip_norm", "deadline_s", "learning_rate", "clip_norm"}
+FLOATS = {"update_clip_norm", "deadline_s", "clip_norm", "momentum", "proximal"}
+FLOATS |= {"learning_rate", "final_learning_rate"}
 PLACES = [
     *((None, field.name) for field in fields(Assignment)),
     *(("config", field.name) for field in fields(CifgConfig)),
