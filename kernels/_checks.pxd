@@ -1,11 +1,17 @@
 # What must hold of a model and of packed batches before a kernel may touch memory by them.
 from _cifg cimport Dims, parameter_floats
 
+cdef enum:
+    MOST_UNITS = 1 << 28  # of V, E and H: 3 H fits an int, and the number of parameters 64 bits
+    MOST_ROWS = 0x7FFFFFFF
+
 
 cdef inline object model_error(Dims d, Py_ssize_t size):
     """None, or the one line that says why `size` parameters are not a model of these dimensions."""
     if d.V < 1 or d.E < 1 or d.H < 1:
         return f"vocab, embed and hidden must be >= 1, got {d.V}, {d.E} and {d.H}"
+    if max(d.V, d.E, d.H) > MOST_UNITS:
+        return f"vocab, embed and hidden must be <= 2^28, got {d.V}, {d.E} and {d.H}"
     if <size_t> size != parameter_floats(d):
         return f"params must hold {parameter_floats(d)} numbers, got {size}"
     return None
@@ -18,6 +24,8 @@ cdef inline object packed_error(
     cdef Py_ssize_t i, t, k, rows = 0, step = 0
     if targets.shape[0] != inputs.shape[0]:
         return f"inputs and targets must have one length, got {inputs.shape[0]} and {targets.shape[0]}"
+    if inputs.shape[0] > MOST_ROWS:
+        return f"inputs must hold fewer than 2^31 rows, got {inputs.shape[0]}"
     for i in range(inputs.shape[0]):
         if inputs[i] < 0 or inputs[i] >= V:
             return f"inputs must lie in [0, {V}), got {inputs[i]}"

@@ -15,12 +15,13 @@
 
 #include "_clones.h"
 
-/* exp(x) to 2 ulp on [-87, 88], clamped outside; NaN stays NaN. Cephes' polynomial after x = n ln2 + f. */
+/* exp(x) to 2 ulp on [-87, 88], clamped outside; NaN stays NaN. Cephes' polynomial after x = n ln2 + f. n is never
+ * converted to a whole number, which C leaves undefined for NaN: it stands in the low bits of `rounded`. */
 static inline float kb_exp(float x) {
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding and subtracting it rounds to an integer */
-    float n = (x * 1.44269504088896341f + magic) - magic;
+    const float magic = 12582912.0f; /* 1.5 * 2^23: a sum with it is rounded to an integer */
+    const float rounded = x * 1.44269504088896341f + magic, n = rounded - magic;
     float f = x - n * 0.693359375f;
     f = f + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -30,7 +31,9 @@ static inline float kb_exp(float x) {
     p = p * f + 1.6666665459e-1f;
     p = p * f + 5.0000001201e-1f;
     p = p * f * f + f + 1.0f;
-    uint32_t bits = ((uint32_t)(int32_t)n + 127u) << 23; /* unsigned: of NaN anything may be shifted */
+    uint32_t bits;
+    memcpy(&bits, &rounded, 4);
+    bits = (bits + 127u) << 23;
     float power;
     memcpy(&power, &bits, 4);
     return p * power;

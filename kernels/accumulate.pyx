@@ -1,33 +1,21 @@
 """Running sums over a cohort's updates: one pass over memory an update, in the order of the calls.
 
 In float32 multiplication and addition round separately (never fused), so that a sum is the same bytes on every
-processor and in the numpy twin of reference_codec.py; NaN and infinity travel as IEEE 754 says. Integer sums are
-exact. Whatever is refused with ValueError leaves the sum as it was. A block's `weight * scale` is rounded to
-float32 once.
+processor and in the numpy twin of reference_accumulate.py; NaN and infinity travel as IEEE 754 says. Integer sums
+are exact. Whatever is refused with ValueError leaves the sum as it was. A block's `weight * scale` is rounded to
+float32 once. What is added must not overlap the sum.
 """
 
 from libc.math cimport fabs, isfinite, sqrt
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
 
+from _accumulate cimport (
+    kb_accumulate_1bit, kb_accumulate_4bit, kb_accumulate_float32, kb_accumulate_int8, kb_accumulate_rows,
+    kb_accumulate_sparse, kb_accumulate_sparse_int8,
+)
 from _blocks cimport check_packed, check_scales
 from _indices cimport check_indices
-
-cdef extern from "accumulate_simd.h" nogil:
-    void kb_accumulate_int8(
-        int64_t n, int block, int add, double weight, const int8_t *q, const float *scales, float *acc)
-    void kb_accumulate_4bit(
-        int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
-    void kb_accumulate_1bit(
-        int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
-    void kb_accumulate_float32(int64_t n, float weight, const float *x, float *acc)
-    void kb_accumulate_sparse(
-        int64_t k, float weight, const int32_t *indices, const float *values, float *acc)
-    void kb_accumulate_sparse_int8(
-        int64_t k, int block, double weight, const int32_t *indices, const int8_t *q, const float *scales,
-        float *acc)
-    void kb_accumulate_rows(
-        int64_t count, int64_t width, float weight, const int32_t *rows, const float *values, float *acc)
 
 cdef extern from "integer_simd.h" nogil:
     int kb_sum_int32(int64_t n, int32_t weight, const int8_t *q, int32_t *acc)
@@ -45,6 +33,7 @@ ctypedef fused whole:
 
 # The factor and each scaled value are off by 2^-24 of themselves at the most, the norm by 1.5 times that.
 cdef double JUST_INSIDE = 1 - 2.0**-22
+cdef double SMALLEST_FACTOR = 2.0**-126  # the last float32 that is rounded as finely as that
 
 
 cdef int check_length(str name, int64_t size, int64_t wanted) except -1:
@@ -189,13 +178,13 @@ def l2_norm(const float[::1] x):
 def norm_clip(const float[::1] x, double clip_norm, *, float[::1] out):
     """out (P,) = x * min(1, clip_norm / ||x||), its norm never above `clip_norm`; returns ||x|| to within 2^-23 of it.
 
-    `out` may be x itself, but must not overlap it otherwise. A pass that reads for the norm, and a second one, more
+    `out` may be x itself, but must not overlap it otherwise; it becomes zeros where the factor is below 2^-126. A pass that reads for the norm, and a second one, more
     precise, if that lies within 2^-22 of `clip_norm` or outside [2^-30, 2^60]; then one that scales, or copies what
     is short enough into another `out`, or none. Raises ValueError, with nothing written, if x is not
     finite, the lengths differ or clip_norm is not finite and > 0.
     """
     cdef int64_t n = x.shape[0]
-    cdef double norm = 0
+    cdef double norm = 0, ratio
     cdef float factor
     check_length("out", out.shape[0], n)
     if not (isfinite(clip_norm) and clip_norm > 0):
@@ -210,7 +199,8 @@ def norm_clip(const float[::1] x, double clip_norm, *, float[::1] out):
         norm = sqrt(kb_squared_norm_in_fours(n, source))
         if not 2.0**-30 <= norm <= 2.0**60 or fabs(norm - clip_norm) <= 2.0**-22 * clip_norm:
             norm = sqrt(kb_squared_norm(n, source))
-        factor = <float>(clip_norm / norm * JUST_INSIDE)
+        ratio = clip_norm / norm * JUST_INSIDE
+        factor = <float>ratio if ratio >= SMALLEST_FACTOR else 0
         if norm > clip_norm and isfinite(norm):
             if source == target:
                 kb_scale(n, factor, target)

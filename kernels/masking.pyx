@@ -18,6 +18,9 @@ cdef extern from "masking_simd.h" nogil:
     void kb_mask_subtract(int64_t n, uint32_t mask, const uint32_t *other, uint32_t *words)
 
 
+cdef double SMALLEST_LIMIT = 2.0**-126  # of float32's normal numbers; levels / limit stays finite
+
+
 cdef int check_bits(int bits) except -1:
     if not 2 <= bits <= 32:
         raise ValueError(f"bits must be in [2, 32], got {bits}")
@@ -26,8 +29,8 @@ cdef int check_bits(int bits) except -1:
 
 cdef int check_range(double limit, int64_t levels, int bits) except -1:
     check_bits(bits)
-    if not (isfinite(limit) and limit > 0):
-        raise ValueError(f"limit must be finite and > 0, got {limit}")
+    if not (isfinite(limit) and limit >= SMALLEST_LIMIT):
+        raise ValueError(f"limit must be finite and >= 2^-126, got {limit}")
     if not 1 <= levels < <int64_t>1 << (bits - 1):
         raise ValueError(f"levels must be in [1, {(<int64_t>1 << (bits - 1)) - 1}], got {levels}")
     return 0
@@ -48,7 +51,8 @@ def encode_fixed(const float[::1] x, *, double limit, int64_t levels, int bits, 
     """`x` (P,) float32 clipped to [-limit, limit], times levels / limit, rounded at random: (P,) uint32 < 2^bits.
 
     E[decode_fixed(encode_fixed(x))] = x for what is not clipped. The random bits are a function of (seed, place).
-    Raises ValueError for a NaN or an infinity, or unless 2 <= bits <= 32 and 1 <= levels < 2^(bits - 1).
+    Raises ValueError for a NaN or an infinity, or unless 2 <= bits <= 32, 1 <= levels < 2^(bits - 1) and
+    2^-126 <= limit < infinity.
     """
     cdef int64_t n = x.shape[0]
     cdef int status = 0
@@ -66,7 +70,7 @@ def encode_fixed(const float[::1] x, *, double limit, int64_t levels, int bits, 
 def decode_fixed(const uint32_t[::1] words, *, double limit, int64_t levels, int bits):
     """words (P,) modulo 2^bits, read as numbers in [-2^(bits - 1), 2^(bits - 1)), times limit / levels: (P,) float32.
 
-    Bits above the lowest `bits` of a word are ignored. Raises ValueError as `encode_fixed` does.
+    Bits above the lowest `bits` of a word are ignored. Raises ValueError for a rule that `encode_fixed` refuses.
     """
     cdef int64_t n = words.shape[0]
     check_range(limit, levels, bits)
@@ -79,7 +83,10 @@ def decode_fixed(const uint32_t[::1] words, *, double limit, int64_t levels, int
 
 
 def mask_add(uint32_t[::1] words, const uint32_t[::1] mask, *, int bits):
-    """words (P,) uint32 = (words + mask) modulo 2^bits, in place. Raises ValueError if the lengths differ."""
+    """words (P,) uint32 = (words + mask) modulo 2^bits, in place; they must not overlap.
+
+    Raises ValueError if the lengths differ.
+    """
     check_mask(words, mask, bits)
     if words.shape[0] > 0:
         with nogil:
@@ -87,7 +94,10 @@ def mask_add(uint32_t[::1] words, const uint32_t[::1] mask, *, int bits):
 
 
 def mask_subtract(uint32_t[::1] words, const uint32_t[::1] mask, *, int bits):
-    """words (P,) uint32 = (words - mask) modulo 2^bits, in place. Raises ValueError if the lengths differ."""
+    """words (P,) uint32 = (words - mask) modulo 2^bits, in place; they must not overlap.
+
+    Raises ValueError if the lengths differ.
+    """
     check_mask(words, mask, bits)
     if words.shape[0] > 0:
         with nogil:

@@ -2,32 +2,25 @@
 
 The random bits are a function of (seed, block, place in the block) and of nothing else, so a result does not
 depend on threads, processors or on what was drawn before. The loops stand in quantize_simd.h, their numpy twin
-in reference_codec.py gives the same bytes. packed_simd.h says which half of a byte and which bit comes first.
+in reference_quantize.py gives the same bytes. packed_simd.h says which half of a byte and which bit comes first.
 
 A value is cut to a multiple of 2^-24 of a step (the distance of its two outcomes) before the dice are thrown, and
 E[decoded] = x holds to within that. A block whose values are all below 2^-96 in magnitude becomes zeros with scale
 0. Every function that quantises raises ValueError for a NaN, an infinity or a magnitude above 2^127; a scale that is
-not finite makes what is decoded not finite.
+not finite makes what is decoded not finite. An `out` must not overlap what is read.
 """
 
 from libc.stdint cimport int8_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
 
+from _accumulate cimport kb_accumulate_1bit, kb_accumulate_4bit, kb_accumulate_int8
 from _blocks cimport blocks_of, check_packed, check_scales
 
 cdef extern from "quantize_simd.h" nogil:
     int kb_quantize_int8(int64_t n, int block, uint64_t seed, const float *x, int8_t *q, float *scales)
     int kb_quantize_4bit(int64_t n, int block, uint64_t seed, const float *x, uint8_t *packed, float *scales)
     int kb_quantize_1bit(int64_t n, int block, uint64_t seed, const float *x, uint8_t *packed, float *scales)
-
-cdef extern from "accumulate_simd.h" nogil:
-    void kb_accumulate_int8(
-        int64_t n, int block, int add, double weight, const int8_t *q, const float *scales, float *acc)
-    void kb_accumulate_4bit(
-        int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
-    void kb_accumulate_1bit(
-        int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
 
 
 cdef int refuse_unless(int status) except -1:

@@ -1,4 +1,4 @@
-"""The numpy twin of every training kernel, for any float dtype: the oracle of the tests and of `kbdfl bench`.
+"""The numpy twin of every training kernel, for any float dtype: the oracle of the tests and of `kbdfl export`.
 
 Plain transcription of the equations in `kbdfl/model/cifg.py` over packed batches (`kbdfl.text.PackedBatches`);
 in float64 it is what finite differences check. `params` is the dict of a `ParamSpec`'s views.

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from kbdfl.kernels.reference_codec import unpack_1bit, unpack_4bit
+from kbdfl.kernels.reference_quantize import unpack_1bit, unpack_4bit
 
 SUM_LANES = 32
 FOURS = 16
 JUST_INSIDE = 1 - 2.0**-22
+SMALLEST_FACTOR = 2.0**-126
 
 
 def accumulate_float32(acc: np.ndarray, x: np.ndarray, weight: float) -> None:
@@ -86,7 +87,11 @@ def norm_clip(x: np.ndarray, clip_norm: float, *, out: np.ndarray) -> float:
         norm = l2_norm(x)
     if not np.isfinite(norm):
         raise ValueError("update must be finite, got a NaN or an infinity")
-    out[:] = x if norm <= clip_norm else x * np.float32(clip_norm / norm * JUST_INSIDE)
+    if norm <= clip_norm:
+        out[:] = x
+    else:
+        ratio = clip_norm / norm * JUST_INSIDE
+        out[:] = x * np.float32(ratio if ratio >= SMALLEST_FACTOR else 0)
     return norm
 
 

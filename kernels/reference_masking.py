@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kbdfl.kernels.reference_codec import random_bits
+from kbdfl.kernels.reference_quantize import random_bits
 
 DRAWS = 1024
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kbdfl.kernels.reference_codec import block_keys
+from kbdfl.kernels.reference_quantize import block_keys
 
 
 def topk(x: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

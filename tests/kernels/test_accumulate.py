@@ -168,6 +168,19 @@ def test_clipping_is_exact_at_the_bound_and_at_any_scale(scale, clip):
     assert np.array_equal(out, x) == (norm <= clip_norm)
 
 
+@pytest.mark.parametrize("exponent", [-140, -127, -126, -125, -100])
+@pytest.mark.parametrize("fraction", [1, 1.3, 1.9])
+def test_a_factor_too_small_for_float32_clips_to_zeros(exponent, fraction):
+    x = vector(1003, 5) * np.float32(1e36)
+    clip_norm = fraction * 2.0**exponent * accumulate.l2_norm(x)
+    expected, out = np.empty_like(x), np.empty_like(x)
+    accumulate.norm_clip(x, clip_norm, out=out)
+    reference_accumulate.norm_clip(x, clip_norm, out=expected)
+    np.testing.assert_array_equal(out, expected)
+    assert accumulate.l2_norm(out) <= clip_norm
+    assert out.any() == (fraction * 2.0**exponent > 2.0**-126)
+
+
 def test_a_norm_that_may_not_be_clipped_leaves_out_alone():
     out = np.full(3, 7, np.float32)
     for bad in (np.nan, np.inf):

@@ -108,8 +108,9 @@ def test_what_is_not_finite_is_refused(bad, place):
     [
         ({"bits": 1}, r"bits must be in \[2, 32\], got 1"),
         ({"bits": 33}, r"bits must be in \[2, 32\], got 33"),
-        ({"limit": 0}, "limit must be finite and > 0, got 0"),
-        ({"limit": np.nan}, "limit must be finite and > 0, got nan"),
+        ({"limit": 0}, r"limit must be finite and >= 2\^-126, got 0"),
+        ({"limit": np.nan}, r"limit must be finite and >= 2\^-126, got nan"),
+        ({"limit": 1e-310}, r"limit must be finite and >= 2\^-126, got 1e-310"),
         ({"levels": 0}, r"levels must be in \[1, 32767\], got 0"),
         ({"levels": 2**15}, r"levels must be in \[1, 32767\], got 32768"),
     ],

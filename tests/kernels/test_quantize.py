@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbdfl.kernels import quantize, reference_codec
+from kbdfl.kernels import quantize, reference_quantize
 
 SEEDS = st.integers(0, 2**64 - 1)
 SIZES = st.integers(0, 3000)
@@ -38,7 +38,7 @@ def test_quantising_gives_the_bytes_of_the_numpy_twin(form, data, size, seed, ex
     block = data.draw(blocks(form))
     x = vector(size, seed, 10.0**exponent)
     encoded, scales = encode(form, x, block=block, seed=seed)
-    expected, expected_scales = encode(form, x, reference_codec, block=block, seed=seed)
+    expected, expected_scales = encode(form, x, reference_quantize, block=block, seed=seed)
     assert encoded.dtype == (np.uint8 if form in PER_BYTE else np.int8)
     assert scales.dtype == np.float32
     np.testing.assert_array_equal(scales, expected_scales)
@@ -55,7 +55,7 @@ def test_any_vector_in_range_quantises_within_one_step(form, data, x, seed):
     block = data.draw(blocks(form))
     x = np.array(x, np.float32)
     encoded, scales = encode(form, x, block=block, seed=seed)
-    expected, expected_scales = encode(form, x, reference_codec, block=block, seed=seed)
+    expected, expected_scales = encode(form, x, reference_quantize, block=block, seed=seed)
     np.testing.assert_array_equal(encoded, expected)
     np.testing.assert_array_equal(scales, expected_scales)
     back = decode(form, encoded, scales, x.size, block=block).astype(np.float64)
@@ -70,7 +70,7 @@ def test_any_vector_in_range_quantises_within_one_step(form, data, x, seed):
 def test_dequantising_gives_the_bytes_of_the_numpy_twin(form, data, size, seed):
     block = data.draw(blocks(form))
     encoded, scales = encode(form, vector(size, seed), block=block, seed=seed)
-    expected = decode(form, encoded, scales, size, reference_codec, block=block)
+    expected = decode(form, encoded, scales, size, reference_quantize, block=block)
     np.testing.assert_array_equal(decode(form, encoded, scales, size, block=block), expected)
     out = np.full(size, np.nan, np.float32)
     assert decode(form, encoded, scales, size, block=block, out=out) is out
@@ -81,8 +81,8 @@ def test_a_large_vector_gives_the_bytes_of_the_numpy_twin():
     x = vector(300_001, 3)
     for form in STEPS:
         encoded, scales = encode(form, x, seed=9)
-        np.testing.assert_array_equal(encoded, encode(form, x, reference_codec, seed=9)[0])
-        expected = decode(form, encoded, scales, x.size, reference_codec)
+        np.testing.assert_array_equal(encoded, encode(form, x, reference_quantize, seed=9)[0])
+        expected = decode(form, encoded, scales, x.size, reference_quantize)
         np.testing.assert_array_equal(decode(form, encoded, scales, x.size), expected)
 
 
@@ -118,7 +118,7 @@ def test_values_far_below_a_step_are_kept_on_average():
 
 
 def test_random_bits_are_uniform_and_uncorrelated():
-    bits = np.concatenate([reference_codec.random_bits(seed, 1 << 14, 256) for seed in range(16)])
+    bits = np.concatenate([reference_quantize.random_bits(seed, 1 << 14, 256) for seed in range(16)])
     counts = np.bincount(bits >> 24, minlength=256)
     expected = bits.size / 256
     chi2 = ((counts - expected) ** 2 / expected).sum()

@@ -364,6 +364,10 @@ BAD = {
         "vocab, embed and hidden must be >= 1",
     ),
     "no shape": ({"vocab": 0, "embed": 0, "hidden": 0}, "vocab, embed and hidden must be >= 1"),
+    "a shape whose size overflows to a fitting one": (
+        {"vocab": 2**30 + 23, "embed": 2**31 - 1, "hidden": 2**30 - 3, "params": np.zeros(12, np.float32)},
+        r"vocab, embed and hidden must be <= 2\^28",
+    ),
     "int64 rows": ({"inputs": np.array([2, 2, 5, 6])}, "dtype mismatch"),
     "strided rows": ({"inputs": np.repeat(int32(2, 2, 5, 6), 2)[::2]}, "contiguous"),
     "a table of rows": ({"inputs": int32(2, 2, 5, 6)[None]}, "wrong number of dimensions"),
