@@ -29,7 +29,7 @@ help:
 	@echo "make asan      the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make portable  the kernels' tests without run-time dispatch, and with clang where there is one"
 	@echo "make lint      ruff"
-	@echo "make bench     the kernels beside their peers"
+	@echo "make bench     training and the codec's kernels beside their peers (ARGS='--json')"
 
 install: $(STAMP)
 
@@ -74,6 +74,7 @@ format: install
 
 bench: install
 	@$(BIN)/kbdfl bench client $(ARGS)
+	@$(BIN)/kbdfl bench kernels $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info kernels/*.so

@@ -1,17 +1,27 @@
 """`kbdfl bench kernels`: what it reports, that everybody does the same work, and what it refuses."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from kbdfl.cli.bench import kernels
 from kbdfl.cli.bench.jobs import draw, ours
-from kbdfl.cli.bench.race import peer_module
+from kbdfl.cli.bench.race import ONE_THREAD, peer_module
 from kbdfl.kernels import quantize
 from kbdfl.rng import stream
 
 SIZE = 96 * 256
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """What the command sets for its process ends with the test."""
+    for name in ONE_THREAD:
+        monkeypatch.setenv(name, "2")
 
 
 def test_every_job_is_measured_and_compared(kbdfl):
@@ -47,6 +57,17 @@ def test_a_peer_that_is_missing_is_said_and_the_rest_goes_on(kbdfl, monkeypatch)
     assert code == 0
     assert "torch not measured: torch is not here" in out
     assert "quantize_int8" in out
+
+
+def test_numpy_is_told_to_use_one_thread_before_it_is_loaded(tmp_path):
+    (tmp_path / "numpy.py").write_text("import os; raise SystemExit(os.environ['OPENBLAS_NUM_THREADS'])")
+    run = subprocess.run(
+        [sys.executable, "-c", "from kbdfl.cli.main import main; main(['bench', 'kernels'])"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stderr.splitlines()[-1] == "1"
 
 
 def contestants(arrays, peer):

@@ -12,17 +12,10 @@ from typing import Any
 import click
 
 from kbdfl.cli.bench.contestants import BATCH, PEERS, SGEMM_REPEATS, SGEMM_SIZE, STEPS, WORDS
-from kbdfl.cli.bench.race import machine, race
+from kbdfl.cli.bench.race import ONE_THREAD, machine, race
 from kbdfl.cli.common import json_option, seed_option, show
 
 CANDIDATES = (1_000, 500)  # of the sampled softmax, where the vocabulary is larger
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
-    "JAX_PLATFORMS": "cpu",
-}
 
 
 class Worker:

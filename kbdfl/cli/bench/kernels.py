@@ -1,12 +1,13 @@
 """`kbdfl bench kernels`: the codec's kernels beside numpy and torch, one thread each, on the same arrays."""
 
+import os
 import statistics
 from typing import Any
 
 import click
 
 from kbdfl.cli.bench.jobs import BLOCK, draw, ours
-from kbdfl.cli.bench.race import machine, peer_module, race, timed
+from kbdfl.cli.bench.race import ONE_THREAD, machine, peer_module, race, timed
 from kbdfl.cli.common import json_option, seed_option, show
 
 PEERS = ("numpy", "torch")
@@ -20,6 +21,7 @@ GBOARD = 1_422_336  # the parameters of the preset `gboard`, rounded up to whole
 @json_option
 def kernels(size: int, repetitions: int, seed: int, as_json: bool) -> None:
     """Milliseconds of every codec kernel and of its peers."""
+    os.environ.update(ONE_THREAD)  # numpy is not loaded yet, and its norm is a product of its BLAS
     from kbdfl.errors import ConfigError
     from kbdfl.rng import stream
 

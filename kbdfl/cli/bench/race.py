@@ -10,6 +10,14 @@ from typing import Any
 
 from kbdfl.cli.common import progress
 
+ONE_THREAD = {  # read by a library when it is loaded
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "JAX_PLATFORMS": "cpu",
+}
+
 
 def race(contestants: dict[str, Callable[[], float]], *, laps: int) -> dict[str, list[float]]:
     """Seconds of every contestant in each of `laps`, after one lap that warms up and does not count.
