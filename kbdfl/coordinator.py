@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from kbdfl.algorithms.aggregate import Gathering, gather
+from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl
 from kbdfl.algorithms.server import State
 from kbdfl.assignment import Assignment
 from kbdfl.errors import Conflict, ModelError, TooLarge, WireError
@@ -25,7 +27,7 @@ from kbdfl.params import digest
 from kbdfl.rng import seed_of
 from kbdfl.rounds import RoundResult, Store
 from kbdfl.task import Task
-from kbdfl.transform import accumulate_chain
+from kbdfl.transform import decode_chain
 from kbdfl.wire import Report, decode_report
 
 LARGEST_LOSS = 1e9  # no model that can still be saved loses more; a sum over any cohort stays a number
@@ -59,12 +61,12 @@ class Receipt:
 class _OpenRound:
     """What is known of the round in flight; it lives in memory only."""
 
-    total: np.ndarray  # sum of weight * delta, at the round's coordinates
+    gathered: Gathering  # the updates, at the round's coordinates
     assigned: set[str]
     digests: dict[str, bytes]  # of the counted reports, by device
     waiting: set[str]
+    refused: set[str]  # selected phones that sent a report which cannot be counted
     started_s: float | None = None
-    weight: float = 0.0
     examples: int = 0
     tokens: int = 0
     loss: float = 0.0
@@ -87,12 +89,15 @@ class Coordinator:
         self.round = 0 if saved is None else saved.round + 1
         self.version = 0 if saved is None else saved.version
         self._server_state = task.algorithm.server.init(size)
+        if task.algorithm.client.scaffold:
+            self._server_state |= ServerControl.begin(size)
         if saved is not None:
             _check_state(saved.server_state, self._server_state)
-            self._server_state = saved.server_state
+            self._server_state = dict(saved.server_state)
         self._last_digests: dict[str, bytes] = {}
         self.dropped_last = 0
         self._set_params(initial.copy())
+        self._set_control()
         self._open_round()
 
     @property
@@ -104,6 +109,11 @@ class Coordinator:
     def reports(self) -> int:
         """Reports counted in the round in flight."""
         return len(self._now.digests)
+
+    @property
+    def control(self) -> np.ndarray | None:
+        """SCAFFOLD's c beside `params`, float32 (P,), read-only; None without SCAFFOLD."""
+        return None if self._control is None else self._control.mean
 
     def check_in(self, device: str, now: float) -> Assignment | Wait | Finished:
         """A phone offers itself. One that is already selected gets the same assignment again, with the time left."""
@@ -130,9 +140,18 @@ class Coordinator:
         """Count a phone's report exactly once.
 
         The same bytes again are acknowledged and not counted again. Raises TooLarge, WireError or ModelError for
-        a frame that cannot be read or was trained on something else, Conflict for another round, a phone that
-        was not selected or a second, different report; none of these changes anything.
+        a frame that cannot be read, is not finite or was trained on something else, Conflict for another round, a
+        phone that was not selected or a second, different report; none of these changes anything, but that the
+        round's result says of how many selected phones a report was refused.
         """
+        try:
+            return self._count(device, frame, now)
+        except (TooLarge, WireError, ModelError):
+            if device in self._now.assigned:
+                self._now.refused.add(device)
+            raise
+
+    def _count(self, device: str, frame: bytes, now: float) -> Receipt:
         if len(frame) > self.task.max_report_bytes:
             raise TooLarge(f"a report must be at most {self.task.max_report_bytes} bytes, got {len(frame)}")
         fingerprint = hashlib.sha256(frame).digest()
@@ -143,9 +162,13 @@ class Coordinator:
         report = decode_report(frame, max_bytes=self.task.max_report_bytes)
         self._check(device, report)
         weight = self.task.algorithm.weight(report.examples)
-        accumulate_chain(self.task.algorithm.transforms, report.update, weight=weight, acc=self._now.total)
+        change = None
+        if report.control is not None:
+            change = decode_chain(self.task.algorithm.transforms, report.control, self.params.size)
+        self._now.gathered.add(device, report.update, weight=weight)
+        if self._control is not None and change is not None:
+            self._control.add(change, weight=weight, first=report.first_control)
         self._now.digests[device] = fingerprint
-        self._now.weight += weight
         self._now.examples += report.examples
         self._now.tokens += report.tokens
         self._now.loss += report.train_loss * report.tokens
@@ -193,6 +216,10 @@ class Coordinator:
             raise ModelError(
                 f"the report is laid out as {report.spec_hash}, the round as {self._coordinates.hash}"
             )
+        if (report.control is None) != (self._control is None):
+            raise ModelError(
+                "a report must hold a control variate where the task is SCAFFOLD, and nowhere else"
+            )
         if report.upload != self.task.algorithm.upload:
             raise ModelError(
                 f"the task's upload is {self.task.algorithm.upload}, the report is {report.upload}"[:200]
@@ -205,8 +232,7 @@ class Coordinator:
         if len(open_.digests) >= self.task.rule.enough:
             # Absurd updates that are legal one by one may still leave float32; the phones would refuse the model.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                mean = open_.total / np.float32(open_.weight)
-                after = self._after(mean)
+                after = self._after(open_.gathered.mean())
             committed = all(np.isfinite(array).all() for array in (after[0], *after[1].values()))
         if committed:
             (params, state), version = after, version + 1
@@ -223,12 +249,14 @@ class Coordinator:
             downlink_bytes=open_.downlink_bytes,
             started_s=now if open_.started_s is None else open_.started_s,
             ended_s=now,
+            refused=len(open_.refused),
         )
         self._store.save(result, params, state)  # durable first: what follows cannot fail
         self.round, self.version, self._server_state = self.round + 1, version, state
         self._last_digests, self.dropped_last = open_.digests, result.dropped
         if committed:
             self._set_params(params)
+            self._set_control()
         self._open_round()
         return result
 
@@ -236,17 +264,21 @@ class Coordinator:
         """The model and the server rule's state after the round; outside its coordinates both are what they were."""
         at, state = self._coordinates, self._server_state
         before = at.take(self.params)
-        after, part = self.task.algorithm.server.apply(
-            before, mean_delta, {name: at.take(array) for name, array in state.items()}, round=self.version
-        )
+        of_rule = {name: at.take(state[name]) for name in state if name not in CONTROL_STATE}
+        after, part = self.task.algorithm.server.apply(before, mean_delta, of_rule, round=self.version)
         if not at.whole:
             after = before + at.stretched(after - before)
-        return at.put(self.params, after), {name: at.put(state[name], part[name]) for name in state}
+        renewed = {} if self._control is None else self._control.renew()
+        return at.put(self.params, after), {name: at.put(state[name], part[name]) for name in part} | renewed
 
     def _set_params(self, params: np.ndarray) -> None:
         params.setflags(write=False)
         self.params = params
         self._sha256 = digest(params)
+
+    def _set_control(self) -> None:
+        scaffold = self.task.algorithm.client.scaffold
+        self._control = ServerControl.of_state(self._server_state) if scaffold else None
 
     def _open_round(self) -> None:
         self._assignment = Assignment(
@@ -266,8 +298,14 @@ class Coordinator:
             max_report_bytes=self.task.max_report_bytes,
         )
         self._coordinates = self._assignment.coordinates
-        size = self._coordinates.model.spec.size
-        self._now = _OpenRound(np.zeros(size, np.float32), set(), {}, set())
+        algorithm = self.task.algorithm
+        gathered = gather(
+            algorithm.aggregate,
+            algorithm.transforms,
+            size=self._coordinates.model.spec.size,
+            norm_bound=algorithm.update_clip_norm,
+        )
+        self._now = _OpenRound(gathered, set(), {}, set(), set())
 
 
 def _check_state(saved: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:

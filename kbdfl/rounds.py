@@ -10,7 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
-    """A closed round. `version` is the model's after it; times are the driver's clock in seconds."""
+    """A closed round. `version` is the model's after it; times are the driver's clock in seconds.
+
+    `dropped` selected phones were not counted; of `refused` ones a report had to be refused.
+    """
 
     round: int
     status: str  # committed or abandoned
@@ -24,6 +27,7 @@ class RoundResult:
     downlink_bytes: int
     started_s: float
     ended_s: float
+    refused: int = 0
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,6 +51,7 @@ def metrics_row(
         "version": result.version,
         "reports": result.reports,
         "dropped": result.dropped,
+        "refused": result.refused,
         "tokens": result.tokens,
         "train_loss": result.train_loss,
         "recall_top1": recall.get("recall_top1"),

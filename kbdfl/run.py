@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kbdfl.algorithms import SERVER_RULES, Algorithm, ClientRule
+from kbdfl.algorithms import AGGREGATES, SERVER_RULES, Algorithm, ClientRule
 from kbdfl.config import from_table, read_toml, to_table, write_toml
 from kbdfl.errors import ConfigError
 from kbdfl.model import init_params, preset
@@ -64,7 +64,25 @@ class Upload:
 
     codec: str = "int8"
     update_clip_norm: float = 0.0
+    weights: str = "examples"
     max_weight: int = 200
+
+
+def _named(kinds: dict[str, type], piece: Any) -> dict[str, Any]:
+    """A frozen piece as a table that says by `rule` which of `kinds` it is."""
+    names = {kind: name for name, kind in kinds.items()}
+    return {"rule": names[type(piece)]} | to_table(piece)
+
+
+def _piece(kinds: dict[str, type], table: Any, *, where: str, default: str) -> Any:
+    """The inverse of `_named`. Raises ConfigError."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} must be a table, got {table!r}"[:200])
+    rule = table.get("rule", default)
+    if not isinstance(rule, str) or rule not in kinds:
+        raise ConfigError(f"{where}.rule must be one of {', '.join(kinds)}, got {rule!r}"[:200])
+    fields = {name: value for name, value in table.items() if name != "rule"}
+    return from_table(kinds[rule], fields, where=where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +95,14 @@ class RunConfig:
 
     def to_toml(self) -> str:
         algorithm = self.algorithm
-        names = {kind: name for name, kind in SERVER_RULES.items()}
+        upload = Upload(algorithm.upload, algorithm.update_clip_norm, algorithm.weights, algorithm.max_weight)
         return write_toml(
             {
                 "run": to_table(self.settings),
                 "client": to_table(algorithm.client),
-                "upload": to_table(
-                    Upload(algorithm.upload, algorithm.update_clip_norm, algorithm.max_weight)
-                ),
-                "server": {"rule": names[type(algorithm.server)]} | to_table(algorithm.server),
+                "upload": to_table(upload),
+                "aggregate": _named(AGGREGATES, algorithm.aggregate),
+                "server": _named(SERVER_RULES, algorithm.server),
                 "round": to_table(self.rule),
             }
         )
@@ -93,25 +110,22 @@ class RunConfig:
     @classmethod
     def from_document(cls, document: dict[str, Any], *, where: str) -> "RunConfig":
         """The inverse of `to_toml`. Raises ConfigError."""
-        unknown = sorted(document.keys() - {"run", "client", "upload", "server", "round"})
+        unknown = sorted(document.keys() - {"run", "client", "upload", "aggregate", "server", "round"})
         if unknown:
             raise ConfigError(f"{where} has an unknown table {unknown[0]!r:.80}")
         upload = from_table(Upload, document.get("upload", {}), where="upload")
-        server = document.get("server", {})
-        if not isinstance(server, dict):
-            raise ConfigError(f"server must be a table, got {server!r}"[:200])
-        rule = server.get("rule", "fedadam")
-        if not isinstance(rule, str) or rule not in SERVER_RULES:
-            raise ConfigError(f"server.rule must be one of {', '.join(SERVER_RULES)}, got {rule!r}"[:200])
-        server = {name: value for name, value in server.items() if name != "rule"}
         return cls(
             settings=from_table(Settings, document.get("run", {}), where="run"),
             algorithm=Algorithm(
                 client=from_table(ClientRule, document.get("client", {}), where="client"),
                 upload=upload.codec,
                 update_clip_norm=upload.update_clip_norm,
+                weights=upload.weights,
                 max_weight=upload.max_weight,
-                server=from_table(SERVER_RULES[rule], server, where="server"),
+                aggregate=_piece(
+                    AGGREGATES, document.get("aggregate", {}), where="aggregate", default="mean"
+                ),
+                server=_piece(SERVER_RULES, document.get("server", {}), where="server", default="fedadam"),
             ),
             rule=from_table(RoundRule, document.get("round", {}), where="round"),
         )

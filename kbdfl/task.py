@@ -69,8 +69,16 @@ class Task:
     vocabulary_sha256: str
     seed: int
 
+    def __post_init__(self) -> None:
+        fewest, enough = self.algorithm.aggregate.fewest, self.rule.enough
+        if enough < fewest:
+            raise ConfigError(
+                f"min_reports, or cohort if that is 0, must be >= {fewest} for {self.algorithm.aggregate}, got {enough}"
+            )
+
     @property
     def max_report_bytes(self) -> int:
         """The largest report frame that is read."""
         reported = smaller(self.config, self.algorithm.client.report_words)
-        return self.rule.max_report_bytes or 4 * reported.spec.size + 65_536
+        vectors = 2 if self.algorithm.client.scaffold else 1
+        return self.rule.max_report_bytes or vectors * 4 * reported.spec.size + 65_536

@@ -65,6 +65,10 @@ class Transform:
         """The server's side. Raises WireError for what `encode` cannot have given."""
         return update
 
+    def decode_span(self, update: Update, span: slice) -> Update:
+        """The coordinates `span` of what `decode` gives; a codec that need not decode the others overrides this."""
+        return Update.of_delta(self.decode(update).delta[span])
+
     def accumulate(self, update: Update, *, weight: float, acc: np.ndarray) -> None:
         """acc (P,) += weight * decoded delta; a codec that can do both in one pass overrides this."""
         add_delta(self.decode(update), weight=weight, acc=acc)
@@ -131,6 +135,18 @@ def decode_chain(transforms: Sequence[Transform], update: Update, size: int) -> 
     if update.delta.shape != (size,):
         raise WireError(f"an update of {size} values is needed, got {update.delta.size}")
     return update.delta
+
+
+def decode_span(transforms: Sequence[Transform], update: Update, span: slice) -> np.ndarray:
+    """The coordinates `span` of what `decode_chain` gives, float32, without the others where a codec can.
+
+    Raises WireError for an `update` that is not whole; whether its other coordinates are finite may go unnoticed.
+    """
+    for place in range(len(transforms) - 1, -1, -1):
+        if all(type(earlier).decode is Transform.decode for earlier in transforms[:place]):
+            return transforms[place].decode_span(update, span).delta
+        update = transforms[place].decode(update)
+    return update.delta[span]
 
 
 def accumulate_chain(

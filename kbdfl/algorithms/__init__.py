@@ -1,7 +1,35 @@
 """Federated algorithms as rows of a table."""
 
-from kbdfl.algorithms.base import PRESETS, Algorithm
+from kbdfl.algorithms.aggregate import AGGREGATES, Aggregate, Mean
+from kbdfl.algorithms.base import PRESETS, WEIGHTS, Algorithm
 from kbdfl.algorithms.client import ClientRule
-from kbdfl.algorithms.server import SERVER_RULES, FedAdam, FedAvg, ServerRule
+from kbdfl.algorithms.robust import Krum, Median, TrimmedMean
+from kbdfl.algorithms.server import (
+    SERVER_RULES,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    ServerRule,
+)
 
-__all__ = ["PRESETS", "SERVER_RULES", "Algorithm", "ClientRule", "FedAdam", "FedAvg", "ServerRule"]
+__all__ = [
+    "AGGREGATES",
+    "PRESETS",
+    "SERVER_RULES",
+    "WEIGHTS",
+    "Aggregate",
+    "Algorithm",
+    "ClientRule",
+    "FedAdagrad",
+    "FedAdam",
+    "FedAvg",
+    "FedAvgM",
+    "FedYogi",
+    "Krum",
+    "Mean",
+    "Median",
+    "ServerRule",
+    "TrimmedMean",
+]

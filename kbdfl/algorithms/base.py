@@ -1,12 +1,18 @@
 """A federated algorithm is frozen data: a client rule, a chain of upload transforms, a server rule."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 
+from kbdfl.algorithms.aggregate import Aggregate, Mean
 from kbdfl.algorithms.client import ClientRule
-from kbdfl.algorithms.server import FedAdam, FedAvg, ServerRule
+from kbdfl.algorithms.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerRule
 from kbdfl.codec import ClipNorm, upload_chain
 from kbdfl.errors import ConfigError
 from kbdfl.transform import Transform, check_chain
+
+# What an update from so many examples, after the clamp, weighs.
+WEIGHTS: dict[str, Callable[[int], float]] = {"examples": float, "uniform": lambda _: 1.0, "sqrt": sqrt}
 
 
 def chain(upload: str, update_clip_norm: float) -> tuple[Transform, ...]:
@@ -21,21 +27,27 @@ class Algorithm:
     """One way to learn from phones.
 
     upload            a name in `kbdfl.codec.UPLOADS`: how a delta is written on the wire
-    update_clip_norm  the phone scales its delta down to this L2 norm before it is encoded; 0 = it does not
-    max_weight        an update weighs as many examples as its phone states, but never more than this: a phone
-                      cannot buy influence by claiming examples
+    update_clip_norm  the phone scales its delta down to this L2 norm before it is encoded, and the server, which
+                      does not believe it, what it decodes (Sun et al. 2019, arXiv 1911.07963); 0 = no bound
+    weights           a name in WEIGHTS: a mean weighs updates by their `examples`, their `sqrt`, or all alike
+    max_weight        a phone that states more examples than this has as many: it cannot buy influence
+    aggregate         how a round's updates become one; all but `Mean` weigh phones alike, whatever `weights` says
     """
 
     client: ClientRule = ClientRule()
     upload: str = "int8"
     update_clip_norm: float = 0.0
     server: ServerRule = FedAdam()
+    weights: str = "examples"
     max_weight: int = 200
+    aggregate: Aggregate = Mean()
 
     def __post_init__(self) -> None:
         if not 0 <= self.update_clip_norm < float("inf"):
             raise ConfigError(f"update_clip_norm must be >= 0 and finite, got {self.update_clip_norm}")
         check_chain(self.transforms)
+        if self.weights not in WEIGHTS:
+            raise ConfigError(f"weights must be one of {', '.join(WEIGHTS)}, got {self.weights!r}"[:200])
         if self.max_weight < 1:
             raise ConfigError(f"max_weight must be >= 1, got {self.max_weight}")
 
@@ -45,12 +57,18 @@ class Algorithm:
         return chain(self.upload, self.update_clip_norm)
 
     def weight(self, examples: int) -> float:
-        """What an update from `examples` messages counts."""
-        return float(min(max(examples, 1), self.max_weight))
+        """What an update from `examples` messages counts in a mean."""
+        return WEIGHTS[self.weights](min(max(examples, 1), self.max_weight))
 
 
 PRESETS = {
     "fedavg": Algorithm(client=ClientRule(learning_rate=1.0), server=FedAvg()),
     "fedprox": Algorithm(client=ClientRule(learning_rate=1.0, proximal=0.01), server=FedAvg()),
+    "scaffold": Algorithm(
+        client=ClientRule(learning_rate=1.0, scaffold=2), server=FedAvg(), weights="uniform"
+    ),
+    "fedavgm": Algorithm(client=ClientRule(learning_rate=1.0), server=FedAvgM()),
+    "fedadagrad": Algorithm(server=FedAdagrad()),
     "fedadam": Algorithm(),
+    "fedyogi": Algorithm(server=FedYogi()),
 }

@@ -28,7 +28,10 @@ _OPTIONS = [
     click.option("--over-selection", type=float, help="Select this many times the cohort.  [default: 1.3]"),
     click.option("--min-reports", type=int, help="Reports that suffice at the deadline; 0 = the cohort."),
     click.option("--deadline-s", type=float, help="Seconds a round may last.  [default: 120]"),
-    click.option("--algorithm", help="fedavg, fedprox or fedadam.  [default: fedadam]"),
+    click.option(
+        "--algorithm",
+        help="fedavg, fedprox, fedavgm, fedadagrad, fedadam or fedyogi.  [default: fedadam]",
+    ),
     click.option("--server-lr", type=float, help="The server rule's learning rate."),
     click.option("--epochs", type=int, help="Local epochs.  [default: 1]"),
     click.option("--batch-size", type=int, help="Messages a local step.  [default: 16]"),
@@ -50,9 +53,13 @@ _OPTIONS = [
     click.option("--report-words", type=int, help="Words whose rows a round reports; 0 = all.  [default: 0]"),
     click.option("--upload", help="int8 or float32.  [default: int8]"),
     click.option("--update-clip-norm", type=float, help="Bound on an update's norm; 0 = none.  [default: 0]"),
+    click.option("--weights", help="Of updates: examples, uniform or sqrt.  [default: examples]"),
     click.option(
         "--max-weight", type=int, help="An update counts as at most so many examples.  [default: 200]"
     ),
+    click.option("--aggregate", help="mean, median, trimmed-mean or krum.  [default: mean]"),
+    click.option("--faulty", type=int, help="Reports a trimmed mean or Krum withstands.  [default: 1]"),
+    click.option("--keep", type=int, help="Reports Krum averages; 0 = cohort - faulty - 2.  [default: 0]"),
     click.option("--evaluate-every", type=int, help="Rounds between held-out measurements.  [default: 10]"),
     click.option("--seed", type=int, help="Everything random follows from it.  [default: 1]"),
 ]
@@ -70,7 +77,7 @@ def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any
 
     Raises ConfigError in one line.
     """
-    from kbdfl.algorithms import PRESETS, FedAdam
+    from kbdfl.algorithms import PRESETS, FedAdam, FedYogi
     from kbdfl.run import RunConfig
 
     file = options["config_file"]
@@ -99,7 +106,7 @@ def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any
         deadline_s=options["deadline_s"],
     )
     server = algorithm.server
-    if not file and isinstance(server, FedAdam):
+    if not file and isinstance(server, FedAdam | FedYogi):
         server = replace(server, learning_rate=SERVER_RATES[settings.preset], decay_rounds=rule.rounds)
     server = _changed(server, learning_rate=options["server_lr"])
     client = _changed(
@@ -121,13 +128,31 @@ def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any
         replace(algorithm, client=client, server=server),
         upload=options["upload"],
         update_clip_norm=options["update_clip_norm"],
+        weights=options["weights"],
         max_weight=options["max_weight"],
+        aggregate=_aggregate(algorithm.aggregate, options),
     )
     return RunConfig(settings, algorithm, rule)
 
 
 def _changed(config: Any, **values: Any) -> Any:
     return replace(config, **{name: value for name, value in values.items() if value is not None})
+
+
+def _aggregate(aggregate: Any, options: dict[str, Any]) -> Any:
+    """`aggregate`, or the one that --aggregate names, with its numbers changed."""
+    from kbdfl.algorithms import AGGREGATES
+
+    name = options["aggregate"]
+    if name is not None:
+        if name not in AGGREGATES:
+            raise ConfigError(f"aggregate must be one of {', '.join(AGGREGATES)}, got {name!r}"[:200])
+        aggregate = AGGREGATES[name]()
+    numbers = {name: options[name] for name in ("faulty", "keep") if options[name] is not None}
+    for number in numbers:
+        if not hasattr(aggregate, number):
+            raise ConfigError(f"--{number} must come with an aggregate that has it, got {aggregate}")
+    return replace(aggregate, **numbers)
 
 
 def _cohort(text: str | None, devices: int) -> int | None:

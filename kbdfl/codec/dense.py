@@ -29,6 +29,10 @@ class Float32(Transform):
             raise WireError(f"an update's norm must be at most {LARGEST_NORM:.3g}, got {norm:.3g}")
         return Update.of_delta(values)
 
+    def decode_span(self, update: Update, span: slice) -> Update:
+        (values,) = take_sections(update, {"values": np.float32})
+        return self.decode(Update({"values": values[span]}))
+
 
 @dataclass(frozen=True, slots=True)
 class Int8(Transform):
@@ -59,6 +63,13 @@ class Int8(Transform):
     def decode(self, update: Update) -> Update:
         scales, levels = self._checked(update)
         return Update.of_delta(dequantize_int8(levels, scales, block=self.block))
+
+    def decode_span(self, update: Update, span: slice) -> Update:
+        first = span.start // self.block
+        begin, blocks = first * self.block, slice(first, -(-span.stop // self.block))
+        scales, levels = take_sections(update, {"scales": np.float32, "levels": np.int8})
+        part = Update({"scales": scales[blocks], "levels": levels[begin : span.stop]})
+        return Update.of_delta(self.decode(part).delta[span.start - begin :])
 
     def accumulate(self, update: Update, *, weight: float, acc: np.ndarray) -> None:
         scales, levels = self._checked(update)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbdfl.algorithms import FedAdam, FedAvg
+from kbdfl.algorithms import FedAdam, FedAvg, FedAvgM, FedYogi, Krum, Mean, Median, TrimmedMean
 from kbdfl.cli.options import SERVER_RATES, config_from, run_options
 from kbdfl.errors import ConfigError
 from kbdfl.model import PRESETS
@@ -48,7 +48,8 @@ def test_every_option_reaches_its_field():
         --server-lr 0.5 --epochs 2 --batch-size 8 --client-lr 0.25 --clip-norm 0 --max-messages 33
         --candidates 400 --report-words 800 --local-steps 4 --client-momentum 0.5 --proximal 0.75
         --final-client-lr 0.125 --client-decay-rounds 6
-        --upload float32 --update-clip-norm 1.25 --max-weight 10
+        --upload float32 --update-clip-norm 1.25 --max-weight 10 --weights sqrt
+        --aggregate krum --faulty 2 --keep 4
     """
     made = config(*asked.split(), dropout=0.125)
     s, c, r, a = made.settings, made.algorithm.client, made.rule, made.algorithm
@@ -60,14 +61,42 @@ def test_every_option_reaches_its_field():
     assert (c.steps, c.momentum, c.proximal) == (4, 0.5, 0.75)
     assert (c.final_learning_rate, c.decay_rounds) == (0.125, 6)
     assert (a.upload, a.update_clip_norm, a.max_weight) == ("float32", 1.25, 10)
+    assert (a.weights, a.aggregate) == ("sqrt", Krum(faulty=2, keep=4))
     assert a.server == FedAdam(learning_rate=0.5, decay_rounds=7)
 
 
 def test_an_algorithm_by_name():
     assert isinstance(config("--algorithm", "fedavg").algorithm.server, FedAvg)
     assert config("--algorithm", "fedavg", "--server-lr", 0.5).algorithm.server == FedAvg(0.5)
+    assert config("--algorithm", "fedavgm").algorithm.server == FedAvgM()
+    yogi = config("--algorithm", "fedyogi", "--preset", "tiny", "--rounds", 8).algorithm.server
+    assert yogi == FedYogi(SERVER_RATES["tiny"], decay_rounds=8)
     with pytest.raises(ConfigError, match=r"algorithm must be one of fedavg, .*fedadam.*, got sgd"):
         config("--algorithm", "sgd")
+
+
+def test_an_aggregate_by_name(tmp_path):
+    assert config().algorithm.aggregate == Mean()
+    assert config("--aggregate", "median").algorithm.aggregate == Median()
+    assert config("--aggregate", "trimmed-mean", "--faulty", 3).algorithm.aggregate == TrimmedMean(3)
+    file = tmp_path / "config.toml"
+    file.write_text(config("--aggregate", "krum", "--keep", 3).to_toml())
+    assert config("--config", file, "--faulty", 2).algorithm.aggregate == Krum(faulty=2, keep=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--aggregate", "mode"], "aggregate must be one of mean, median, trimmed-mean, krum, got 'mode'"),
+        (["--faulty", 1], r"--faulty must come with an aggregate that has it, got Mean\(\)"),
+        (["--aggregate", "trimmed-mean", "--keep", 1], "--keep must come with an aggregate that has it"),
+        (["--aggregate", "krum", "--faulty", -1], "faulty must be >= 0, got -1"),
+        (["--weights", "mine"], "weights must be one of examples, uniform, sqrt, got 'mine'"),
+    ],
+)
+def test_an_impossible_aggregate_is_refused(options, reason):
+    with pytest.raises(ConfigError, match=reason):
+        config(*options)
 
 
 def test_logs_is_another_name_of_source():

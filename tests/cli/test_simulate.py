@@ -154,6 +154,10 @@ BAD_OPTIONS = {
     "a server rate of 0": (["--server-lr", "0"], "learning_rate must be > 0 and finite, got 0.0"),
     "a negative clip": (["--clip-norm", "-1"], "clip_norm must be >= 0"),
     "an update clip of nan": (["--update-clip-norm", "nan"], "clip_norm must be"),
+    "more faulty than the cohort bears": (
+        ["--aggregate", "krum", "--faulty", "1"],
+        "cohort if that is 0, must be >= 5 for Krum(faulty=1, keep=0), got 3",
+    ),
     "no weight": (["--max-weight", "0"], "max_weight must be >= 1, got 0"),
     "no evaluation": (["--evaluate-every", "0"], "evaluate_every must be >= 1, got 0"),
     "a name that is a path": (["--name", "../up"], "a run's name must be"),

@@ -6,26 +6,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from kbdfl.algorithms import Algorithm, FedAdam, FedAvg
+from kbdfl.algorithms import (
+    Algorithm,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    Krum,
+    Mean,
+    Median,
+    TrimmedMean,
+)
 from kbdfl.assignment import Assignment
+from kbdfl.codec import UPLOADS
 from kbdfl.coordinator import Coordinator, Finished, Wait
-from kbdfl.errors import Conflict, KbdflError, ModelError, TooLarge, WireError
+from kbdfl.errors import ConfigError, Conflict, KbdflError, ModelError, TooLarge, WireError
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.params import digest
 from kbdfl.rounds import MemoryStore
 from kbdfl.task import RoundRule, Task
-from kbdfl.transform import decode_chain, encode_chain
+from kbdfl.transform import Update, decode_chain, encode_chain
 from kbdfl.wire import decode_report, encode_report
 
 CONFIG = CifgConfig(vocab=8, embed=2, hidden=3)
 DEVICES = [f"phone-{number}" for number in range(5)]
 
 
-def make_task(*, server=None, upload="float32", max_weight=5, **rounds):
+def make_task(*, server=None, upload="float32", max_weight=5, aggregate=None, update_clip_norm=0.0, **rounds):
     return Task(
         name="test keyboard",
         config=CONFIG,
-        algorithm=Algorithm(server=server or FedAvg(), upload=upload, max_weight=max_weight),
+        algorithm=Algorithm(
+            server=server or FedAvg(),
+            upload=upload,
+            max_weight=max_weight,
+            aggregate=aggregate or Mean(),
+            update_clip_norm=update_clip_norm,
+        ),
         rule=RoundRule(**({"cohort": 2, "over_selection": 1.5, "deadline_s": 10.0, "rounds": 4} | rounds)),
         vocabulary_sha256="ab" * 32,
         seed=1,
@@ -55,7 +73,7 @@ def frame_of(task, assignment, device, /, *, delta=None, seed=0, **changes):
         "tokens": 10,
         "train_loss": 2.0,
     }
-    update = encode_chain(task.algorithm.transforms, delta, seed=assignment.seed)
+    update = encode_chain(UPLOADS[task.algorithm.upload], delta, seed=assignment.seed)  # a liar does not clip
     return encode_report(update, **(fields | changes))
 
 
@@ -366,9 +384,10 @@ def test_min_reports_suffice_at_the_deadline(min_reports, status):
     np.testing.assert_allclose(coordinator.params, after, rtol=1e-5, atol=1e-7)
 
 
-def test_a_task_that_was_interrupted_ends_in_the_same_bytes():
+@pytest.mark.parametrize("server", [FedAvgM(), FedAdagrad(), FedAdam(), FedYogi()], ids=repr)
+def test_a_task_that_was_interrupted_ends_in_the_same_bytes(server):
     """Between rounds everything that matters is in the store, the server rule's state included."""
-    task, ends = make_task(server=FedAdam(), cohort=1), []
+    task, ends = make_task(server=server, cohort=1), []
     for interrupted in (False, True):
         store = MemoryStore()
         coordinator = coordinate(task, store)
@@ -390,6 +409,95 @@ def test_an_update_weighs_no_more_than_max_weight(opened):
     coordinator.report("a", frame_of(task, assignments["a"], "a", delta=one, examples=1), 101.0)
     coordinator.report("b", frame_of(task, assignments["b"], "b", delta=two, examples=2**50), 101.0)
     np.testing.assert_allclose(coordinator.params, before + (one + 5 * two) / 6, rtol=1e-5, atol=1e-7)
+
+
+ROBUST = [Median(), TrimmedMean(1), Krum(1)]
+
+
+def play_round(task, deltas, *, order=None, coordinator=None):
+    """One round of phones that send `deltas`, in `order`: the coordinator afterwards and the round's result."""
+    coordinator = coordinator or coordinate(task)
+    assignments = [coordinator.check_in(f"phone-{i}", 0.0) for i in range(len(deltas))]
+    for i in order or range(len(deltas)):
+        frame = frame_of(task, assignments[i], f"phone-{i}", delta=deltas[i])
+        closed = coordinator.report(f"phone-{i}", frame, 1.0).closed
+    return coordinator, closed
+
+
+@pytest.mark.parametrize("upload", ["float32", "int8"])
+@pytest.mark.parametrize("aggregate", ROBUST, ids=repr)
+def test_one_report_of_five_cannot_carry_a_robust_mean_away(aggregate, upload):
+    honest = [delta_of(i) for i in range(4)]
+    lie = np.full(CONFIG.spec.size, 1e9, np.float32)
+    moved = {}
+    for each in (Mean(), aggregate):
+        task = make_task(cohort=5, aggregate=each, upload=upload)
+        before = coordinate(task).params
+        coordinator, closed = play_round(task, [*honest, lie])
+        assert closed.status == "committed"
+        moved[each] = np.abs(coordinator.params - before).max()
+    assert moved[aggregate] <= np.abs(honest).max() * 1.1
+    assert moved[Mean()] > 1e8
+
+
+@settings(max_examples=10, deadline=None)
+@given(order=st.permutations(range(5)), upload=st.sampled_from(["float32", "int8"]))
+@pytest.mark.parametrize("aggregate", ROBUST, ids=repr)
+def test_a_robust_round_ends_in_the_same_bytes_in_any_order_of_arrival(aggregate, order, upload):
+    task = make_task(cohort=5, aggregate=aggregate, upload=upload, server=FedYogi())
+    deltas = [delta_of(i) for i in (0, 1, 2, 3, 0)]
+    ends = {play_round(task, deltas, order=o)[0].params.tobytes() for o in (order, range(5))}
+    assert len(ends) == 1
+
+
+@pytest.mark.parametrize("aggregate", [Mean(), *ROBUST], ids=repr)
+def test_the_server_keeps_the_bound_on_updates_that_phones_did_not(aggregate):
+    task = make_task(cohort=5, aggregate=aggregate, update_clip_norm=0.5)
+    before = coordinate(task).params.astype(np.float64)
+    coordinator, _ = play_round(task, [delta_of(1, scale=1e6)] * 5)
+    assert np.linalg.norm(coordinator.params - before) == pytest.approx(0.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("aggregate", [Mean(), *ROBUST], ids=repr)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_report_that_is_not_finite_is_refused_and_counted_and_the_round_goes_on(aggregate, bad):
+    task = make_task(cohort=5, over_selection=1.2, aggregate=aggregate)
+    coordinator, deltas = coordinate(task), [delta_of(i) for i in range(5)]
+    broken = coordinator.check_in("broken", 0.0)
+    poisoned = delta_of(9)
+    poisoned[7] = bad
+    fields = {name: getattr(broken, name) for name in ("task", "round", "model_sha256", "upload")}
+    frame = encode_report(
+        Update({"values": poisoned}),
+        device="broken", spec_hash=broken.spec, examples=3, tokens=10, train_loss=2.0, **fields,
+    )  # fmt: skip
+    before = seen(coordinator)
+    for _ in range(2):
+        with pytest.raises(WireError, match="norm must be at most"):
+            coordinator.report("broken", frame, 0.5)
+    assert seen(coordinator) == before
+    coordinator, closed = play_round(task, deltas, coordinator=coordinator)
+    assert (closed.status, closed.reports, closed.refused, closed.dropped) == ("committed", 5, 1, 1)
+    np.testing.assert_array_equal(coordinator.params, play_round(task, deltas)[0].params)
+    assert play_round(task, deltas, coordinator=coordinator)[1].refused == 0
+
+
+def test_only_reports_of_selected_phones_count_as_refused(opened):
+    task, coordinator, assignments = opened
+    with pytest.raises(WireError):
+        coordinator.report("stranger", b"nonsense", 101.0)
+    with pytest.raises(Conflict):
+        coordinator.report("a", frame_of(task, assignments["a"], "a", round=3), 101.0)
+    assert coordinator.tick(200.0).refused == 0
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "rounds", "least"),
+    [(TrimmedMean(1), {}, 3), (Krum(1), {"cohort": 4}, 5), (Krum(0), {"cohort": 5, "min_reports": 2}, 3)],
+)
+def test_a_task_whose_rounds_may_be_too_small_for_its_aggregate_is_refused(aggregate, rounds, least):
+    with pytest.raises(ConfigError, match=f"min_reports, or cohort if that is 0, must be >= {least} for "):
+        make_task(aggregate=aggregate, **rounds)
 
 
 def test_a_repeated_check_in_gets_the_same_assignment_with_the_time_that_is_left(opened):

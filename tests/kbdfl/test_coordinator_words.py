@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kbdfl.algorithms import Algorithm, ClientRule, FedAdam, FedAvg
+from kbdfl.algorithms import Algorithm, ClientRule, FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi
 from kbdfl.coordinator import Coordinator
 from kbdfl.errors import ModelError, WireError
 from kbdfl.model import CifgConfig, init_params
@@ -81,7 +81,7 @@ def test_all_phones_of_a_round_get_the_same_coordinates_and_another_round_others
     assert len(set(sets)) == 3
 
 
-@pytest.mark.parametrize("server", [FedAvg(), FedAdam()], ids=repr)
+@pytest.mark.parametrize("server", [FedAvg(), FedAvgM(), FedAdagrad(), FedAdam(), FedYogi()], ids=repr)
 @pytest.mark.parametrize("upload", ["float32", "int8"])
 def test_rows_outside_a_round_stay_and_so_does_their_server_state(server, upload):
     task, store = make_task(server=server, upload=upload), MemoryStore()

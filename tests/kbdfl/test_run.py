@@ -5,7 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbdfl.algorithms import Algorithm, ClientRule, FedAdam, FedAvg
+from kbdfl.algorithms import (
+    WEIGHTS,
+    Algorithm,
+    ClientRule,
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedYogi,
+    Krum,
+    Mean,
+    Median,
+    TrimmedMean,
+)
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.model import PRESETS
 from kbdfl.params import load_checkpoint
@@ -15,14 +28,24 @@ from kbdfl.text import Vocabulary
 
 POSITIVE = st.floats(1e-6, 1e6)
 COUNTS = st.integers(1, 10_000)
-SERVERS = st.builds(FedAvg, learning_rate=POSITIVE) | st.builds(
-    FedAdam,
-    learning_rate=POSITIVE,
-    final_learning_rate=POSITIVE,
-    decay_rounds=st.integers(0, 10_000),
-    beta1=st.floats(0, 0.999),
-    beta2=st.floats(0, 0.999),
-    epsilon=POSITIVE,
+SCHEDULE = {
+    "learning_rate": POSITIVE,
+    "final_learning_rate": POSITIVE,
+    "decay_rounds": st.integers(0, 10_000),
+}
+BETA = st.floats(0, 0.999)
+SERVERS = (
+    st.builds(FedAvg, **SCHEDULE)
+    | st.builds(FedAvgM, **SCHEDULE, momentum=BETA)
+    | st.builds(FedAdagrad, **SCHEDULE, beta1=BETA, epsilon=POSITIVE)
+    | st.builds(FedAdam, **SCHEDULE, beta1=BETA, beta2=BETA, epsilon=POSITIVE)
+    | st.builds(FedYogi, **SCHEDULE, beta1=BETA, beta2=BETA, epsilon=POSITIVE)
+)
+AGGREGATES = (
+    st.just(Mean())
+    | st.just(Median())
+    | st.builds(TrimmedMean, faulty=st.integers(0, 10))
+    | st.builds(Krum, faulty=st.integers(0, 10), keep=st.integers(0, 20))
 )
 CONFIGS = st.builds(
     RunConfig,
@@ -51,7 +74,9 @@ CONFIGS = st.builds(
         upload=st.sampled_from(["int8", "float32"]),
         update_clip_norm=st.just(0.0) | POSITIVE,
         server=SERVERS,
+        weights=st.sampled_from(sorted(WEIGHTS)),
         max_weight=COUNTS,
+        aggregate=AGGREGATES,
     ),
     rule=st.builds(
         RoundRule,
@@ -82,7 +107,8 @@ def test_the_file_holds_every_field():
     assert set(document["client"]) == {field.name for field in fields(ClientRule)}
     assert set(document["round"]) == {field.name for field in fields(RoundRule)}
     assert set(document["server"]) == {"rule"} | {field.name for field in fields(FedAdam)}
-    algorithm = {field.name for field in fields(Algorithm)} - {"client", "server", "upload"}
+    algorithm = {field.name for field in fields(Algorithm)} - {"client", "server", "upload", "aggregate"}
+    assert document["aggregate"] == {"rule": "mean"}
     assert set(document["upload"]) == algorithm | {"codec"}
 
 
@@ -117,9 +143,17 @@ def test_an_empty_file_is_the_default_run(tmp_path):
         ({"upload": []}, "upload must be a table"),
         ({"server": 3}, "server must be a table, got 3"),
         ({"server": "fedavg"}, "server must be a table"),
-        ({"server": {"rule": "sgd"}}, "server.rule must be one of fedavg, fedadam, got 'sgd'"),
-        ({"server": {"rule": ["fedavg"]}}, "server.rule must be one of fedavg, fedadam"),
+        ({"server": {"rule": "sgd"}}, "server.rule must be one of fedavg, fedavgm, .*, fedyogi, got 'sgd'"),
+        ({"server": {"rule": ["fedavg"]}}, "server.rule must be one of fedavg, fedavgm"),
         ({"server": {"rule": "fedavg", "beta1": 0.9}}, "server has no field 'beta1'"),
+        ({"aggregate": "krum"}, "aggregate must be a table, got 'krum'"),
+        (
+            {"aggregate": {"rule": "mode"}},
+            "aggregate.rule must be one of mean, median, trimmed-mean, krum, got 'mode'",
+        ),
+        ({"aggregate": {"rule": "median", "faulty": 1}}, "aggregate has no field 'faulty'"),
+        ({"aggregate": {"rule": "krum", "faulty": -1}}, "faulty must be >= 0, got -1"),
+        ({"upload": {"weights": "mine"}}, "weights must be one of examples, uniform, sqrt, got 'mine'"),
         ({"round": {"cohort": 0}}, "cohort must be >= 1, got 0"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbdfl.algorithms import PRESETS, Algorithm, ClientRule
+from kbdfl.algorithms import PRESETS, WEIGHTS, Algorithm, ClientRule
 from kbdfl.algorithms.base import chain
 from kbdfl.codec import UPLOADS, ClipNorm
 from kbdfl.errors import ConfigError
@@ -25,9 +25,17 @@ def test_a_weight_is_the_examples_between_one_and_the_clamp(examples, most):
         assert weight == examples
 
 
+def test_weights_by_name():
+    weigh = {
+        name: [Algorithm(weights=name, max_weight=16).weight(n) for n in (1, 4, 10**9)] for name in WEIGHTS
+    }
+    assert weigh == {"examples": [1, 4, 16], "uniform": [1, 1, 1], "sqrt": [1, 2, 4]}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"weights": "loudest"}, "weights must be one of examples, uniform, sqrt, got 'loudest'"),
         ({"upload": "morse"}, "upload must be one of .*, got 'morse'"),
         ({"update_clip_norm": -1.0}, "update_clip_norm must be >= 0 and finite, got -1.0"),
         ({"update_clip_norm": float("nan")}, "update_clip_norm must be >= 0 and finite, got nan"),

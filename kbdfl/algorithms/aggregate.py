@@ -1,0 +1,89 @@
+"""A round's reports on their way to one mean update: a running sum, or all of them kept for a robust mean."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from kbdfl.algorithms.robust import Cohort, Krum, Median, TrimmedMean
+from kbdfl.kernels.accumulate import l2_norm
+from kbdfl.transform import Transform, Update, accumulate_chain, decode_chain
+
+
+@dataclass(frozen=True, slots=True)
+class Mean:
+    """The weighted mean, summed as reports arrive: memory for one vector, and no defence but the bound on norms."""
+
+    @property
+    def fewest(self) -> int:
+        """How many reports it needs."""
+        return 1
+
+
+Aggregate = Mean | Median | TrimmedMean | Krum
+
+AGGREGATES: dict[str, type] = {"mean": Mean, "median": Median, "trimmed-mean": TrimmedMean, "krum": Krum}
+
+
+class Gathering(Protocol):
+    """The reports of one round."""
+
+    def add(self, device: str, update: Update, *, weight: float) -> None:
+        """Count a device's update. Raises WireError for one that is not finite or not whole, and changes nothing."""
+
+    def mean(self) -> np.ndarray:
+        """float32 (P,), once there are reports enough."""
+
+
+def gather(
+    aggregate: Aggregate, transforms: Sequence[Transform], *, size: int, norm_bound: float
+) -> Gathering:
+    """An empty round for updates of `size` values, none of which counts as longer than `norm_bound`; 0 = no bound."""
+    kind = _Sum if isinstance(aggregate, Mean) else _Kept
+    return kind(aggregate, transforms, size, norm_bound)
+
+
+def bounding_factor(delta: np.ndarray, norm_bound: float) -> float:
+    """What shortens `delta` float32 (P,) to the norm `norm_bound`; 1 if it is not longer, or if the bound is 0."""
+    norm = l2_norm(delta) if norm_bound else 0.0
+    return norm_bound / norm if norm > norm_bound else 1.0
+
+
+class _Sum:
+    """Adds every update once, in order of arrival."""
+
+    def __init__(self, _: Mean, transforms: Sequence[Transform], size: int, norm_bound: float) -> None:
+        self._transforms, self._norm_bound = transforms, norm_bound
+        self._total, self._weight = np.zeros(size, np.float32), 0.0
+
+    def add(self, device: str, update: Update, *, weight: float) -> None:
+        factor = 1.0
+        if self._norm_bound:
+            delta = decode_chain(self._transforms, update, self._total.size)
+            factor = bounding_factor(delta, self._norm_bound)
+        accumulate_chain(self._transforms, update, weight=weight * factor, acc=self._total)
+        self._weight += weight
+
+    def mean(self) -> np.ndarray:
+        return self._total / np.float32(self._weight)
+
+
+class _Kept:
+    """Keeps every update as it came; weights are not looked at."""
+
+    def __init__(
+        self, aggregate: Aggregate, transforms: Sequence[Transform], size: int, norm_bound: float
+    ) -> None:
+        self._aggregate, self._transforms = aggregate, transforms
+        self._size, self._norm_bound = size, norm_bound
+        self._updates: dict[str, tuple[Update, float]] = {}
+
+    def add(self, device: str, update: Update, *, weight: float) -> None:
+        delta = decode_chain(self._transforms, update, self._size)  # one that cannot be read is refused now
+        self._updates[device] = update, bounding_factor(delta, self._norm_bound)
+
+    def mean(self) -> np.ndarray:
+        # By name: the order in which reports arrived must not show in the last bits, nor break a tie.
+        updates, factors = zip(*(self._updates[device] for device in sorted(self._updates)), strict=True)
+        return self._aggregate.combine(Cohort(self._transforms, self._size, updates, factors))
