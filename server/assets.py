@@ -39,7 +39,7 @@ class Asset:
         """The answer to the request at hand: gzipped if it may be, 304 if the asker has it already."""
         response = Response(content_type=self.content_type)
         response.headers["Cache-Control"] = cache_control
-        packed = self.gzipped and "gzip" in request.accept_encodings
+        packed = self.gzipped and request.accept_encodings.quality("gzip") > 0
         if self.gzipped:
             response.headers["Vary"] = "Accept-Encoding"
         tag = f"{self.sha256}-gzip" if packed else self.sha256  # a strong tag names the bytes that are sent

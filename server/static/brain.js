@@ -18,15 +18,24 @@ export class Brain {
   #suggester = null; // with this phone's share
   #shared = null; // without
   #kept = true; // whether there was room for what was learned
+  #loads = 0;
   #distance = null; // Levenshtein's, from the server's copy of a library; null where there is none
 
-  /** Fetch a model and what goes with it; another precision, the first there is, where the server lacks this one. */
+  /**
+   * Fetch a model and what goes with it; another precision, the first there is, where the server lacks this one.
+   * False if a later call overtook this one. The model before stays until then, and when there is an error.
+   */
   async load(precision) {
+    const number = ++this.#loads;
     const offer = await available();
     this.precisions = Object.keys(offer.precisions);
     const model = await openModel(this.precisions.includes(precision) ? precision : this.precisions[0]);
     if (offer.distance) ({ distance: this.#distance } = await import(offer.distance));
     await model.run?.(["the"]); // the first steps compile; nobody should wait for them at a key
+    if (number !== this.#loads) {
+      await model.close();
+      return false;
+    }
     const before = this.model;
     this.model = model;
     const learned = this.#personal?.save() ?? recall("personal", null);
@@ -35,6 +44,7 @@ export class Brain {
     this.#suggester = new Suggester(model, { personal: this.#personal, blocked: this.#blocked });
     this.#shared = new Suggester(model, { blocked: this.#blocked });
     await before?.close();
+    return true;
   }
 
   get latencies() {

@@ -20,6 +20,7 @@ let asked = 0; // number of the newest question
 let askedFor = null; // its text
 let shown = 0; // number of the question whose answer is on the strip
 let failedAt = 0; // number of the newest question that got no answer
+let retry = 0; // the timer of the next attempt
 let incognito = false;
 
 const before = () => draft.value.slice(0, draft.selectionStart);
@@ -138,8 +139,14 @@ async function refresh() {
 function failed(error, again) {
   failedAt = asked;
   strip.show([]);
-  panel.showState("failed", error instanceof TypeError ? "The server does not answer." : `${error.message}.`);
-  setTimeout(again, RETRY_MS);
+  panel.showState("failed", reason(error));
+  clearTimeout(retry);
+  retry = setTimeout(again, RETRY_MS);
+}
+
+/** In one sentence; fetch and import throw a TypeError when nobody answers. */
+function reason(error) {
+  return error instanceof TypeError ? "The server does not answer." : `${error.message}.`;
 }
 
 function block(word) {
@@ -152,19 +159,22 @@ function block(word) {
 
 async function load(precision) {
   panel.showState("loading", "The model is on its way.");
+  let trouble = "";
   try {
-    await brain.load(precision);
+    if (!(await brain.load(precision))) return; // the panel is a later choice's
   } catch (error) {
-    return failed(error, () => load(precision));
+    if (!brain.model) return failed(error, () => load(precision));
+    trouble = `No ${precision} model: ${reason(error)} ${brain.model.precision} goes on.`;
+    panel.say(trouble);
   }
-  panel.showModel(brain.model, brain.precisions);
+  panel.showModel(brain.model, brain.precisions, trouble);
   refresh();
 }
 
 panel.onChoice({
-  precision(name) {
-    keep("precision", name);
-    load(name);
+  async precision(name) {
+    await load(name);
+    keep("precision", brain.model.precision);
   },
   unblock(word) {
     brain.unblock(word);

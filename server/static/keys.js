@@ -30,6 +30,7 @@ export class Keys {
     box.addEventListener("click", (event) => this.#click(event));
     box.addEventListener("keydown", (event) => this.#walk(event));
     for (const kind of ["pointerup", "pointercancel", "blur"]) window.addEventListener(kind, () => this.#release());
+    window.addEventListener("blur", () => this.#dim()); // another window will hear that the key is let go
     this.show("letters");
   }
 
@@ -63,6 +64,10 @@ export class Keys {
     }
   }
 
+  #dim() {
+    for (const one of this.#box.querySelectorAll(".lit")) one.classList.remove("lit");
+  }
+
   #press(name, time) {
     if (name === "shift") {
       const twice = time - this.#lastShift < TWICE_WITHIN_MS;
@@ -77,7 +82,7 @@ export class Keys {
 
   #down(event) {
     const one = event.target.closest(".key");
-    if (!one?.matches(".glyph")) event.preventDefault(); // the message keeps the focus and its caret
+    event.preventDefault(); // the message keeps the focus and its caret
     if (!one || event.button !== 0 || one.matches(".glyph")) return; // the emoji table scrolls under a finger
     this.#release();
     this.#held = one;

@@ -38,4 +38,9 @@ export const EMOJI = [
   ["Animals and nature", "🐶🐱🐭🐰🦊🐻🐼🐨🐯🦁🐸🐵🐧🐦🦉🐝🦋🐢🌸🌻🌳🍀🌈⭐🌙☀⛅❄"],
   ["Food", "🍎🍌🍓🍇🍉🥑🥕🌽🍞🧀🍳🍔🍕🌮🍜🍣🍰🍪🍫☕🍵🍺🍷"],
   ["Things and places", "⚽🏀🎮🎸🎬📷💻📱💡📚✏🎁🚗🚲🚆✈🏠🏖⛰🗺⏰📅🔑💰"],
-].map(([name, all]) => [name, Array.from(all)]);
+].map(([name, all]) => [name, Array.from(all, coloured)]);
+
+/** Some of them are drawn as text unless a variation selector asks for the picture. */
+function coloured(emoji) {
+  return /\p{Emoji_Presentation}/u.test(emoji) ? emoji : `${emoji}\uFE0F`;
+}

@@ -11,10 +11,14 @@ function storage() {
 
 const kept = storage();
 
-/** The JSON value kept under `name`, or `otherwise`. */
+/** The JSON value kept under `name`; `otherwise` where there is none, or none of that kind. */
 export function recall(name, otherwise) {
-  const text = kept?.getItem(PREFIX + name) ?? null;
-  return text === null ? otherwise : JSON.parse(text);
+  try {
+    const value = JSON.parse(kept?.getItem(PREFIX + name) ?? null) ?? otherwise;
+    return Array.isArray(value) === Array.isArray(otherwise) ? value : otherwise;
+  } catch {
+    return otherwise; // not JSON: somebody else wrote it, and the page must open all the same
+  }
 }
 
 /** Keep a JSON value. False when there is no room for it. */

@@ -21,13 +21,15 @@ export function showState(state, why) {
   $("where-note").textContent = why;
 }
 
-export function showModel(model, precisions) {
+/** `trouble`, a sentence or "", says why this is not the model that was asked for. */
+export function showModel(model, precisions, trouble = "") {
   const here = model.where === "browser";
   $("where").dataset.where = model.where;
   $("where").textContent = here ? "In this page" : "On the server";
-  $("where-note").textContent = here
+  const note = here
     ? "The model runs on this device. Nothing you type leaves the page."
     : `${ON_SERVER} Why: ${model.reason}.`;
+  $("where-note").textContent = trouble || note;
   const trained = model.rounds ? `${model.rounds} rounds` : "untrained";
   $("model-rounds").textContent = trained;
   $("model-size").textContent = `${(model.bytes / 1e6).toFixed(2)} MB`;

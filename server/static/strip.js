@@ -25,7 +25,7 @@ export class Strip {
     });
     menu.querySelector("[data-do=close]").addEventListener("click", () => this.#hide());
     // Closed by hand: a popover that closes itself would do so when the long press that opened it ends.
-    menu.addEventListener("keydown", (event) => event.key === "Escape" && this.#hide());
+    menu.addEventListener("keydown", (event) => this.#walk(event));
     document.addEventListener("pointerdown", (event) => !menu.contains(event.target) && this.#hide());
   }
 
@@ -90,6 +90,14 @@ export class Strip {
     this.#menu.style.left = `${left}px`;
     this.#menu.style.top = `${Math.max(8, at.top - height - 8)}px`;
     this.#menu.querySelector("[data-do=block]").focus();
+  }
+
+  /** The tab key stays in the menu; Escape leaves it. */
+  #walk(event) {
+    if (event.key === "Escape") this.#hide();
+    if (event.key !== "Tab") return;
+    event.preventDefault();
+    [...this.#menu.querySelectorAll("button")].find((button) => button !== document.activeElement).focus();
   }
 
   #hide() {
