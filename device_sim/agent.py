@@ -12,6 +12,7 @@ import urllib3
 
 from kbdfl import identity
 from kbdfl.assignment import Assignment
+from kbdfl.device_sim.control import ControlStore
 from kbdfl.device_sim.runtime import Budget, Declined, check_model, prepare, train
 from kbdfl.device_sim.store import TypingLog
 from kbdfl.errors import Conflict, DataError, ServerUnavailable, WireError
@@ -131,10 +132,17 @@ class Phone:
     """
 
     def __init__(
-        self, client: ServerClient, log: TypingLog, vocabulary: Vocabulary, *, budget: Budget | None = None
+        self,
+        client: ServerClient,
+        log: TypingLog,
+        vocabulary: Vocabulary,
+        *,
+        budget: Budget | None = None,
+        controls: ControlStore | None = None,
     ):
         self._client, self._log, self._vocabulary = client, log, vocabulary
         self._budget = budget or Budget()
+        self._controls = controls or ControlStore()
         self._key = identity.generate_key()
         self._out_of: tuple[str, int] | None = None  # task and round
         self.device = client.enrol(identity.public_key(self._key))
@@ -159,7 +167,11 @@ class Phone:
         if self._out_of == this_round:
             return Cycle("wait", retry_after_s=_BACK_S)
         try:
-            params, downlink = self._fetch(assignment)
+            params, downlink = self._fetch(assignment, f"/v1/models/{assignment.version}")
+            shared_control = None
+            if self._controls.corrects(assignment):
+                shared_control, more = self._fetch(assignment, f"/v1/models/{assignment.version}/control")
+                downlink += more
         except Conflict as late:  # the round closed and its model is no longer served
             return Cycle("late", detail=str(late))
         if drops(assignment):
@@ -169,7 +181,14 @@ class Phone:
             check_model(assignment, params, self._vocabulary)
             run = prepare(assignment, self._log.sentences(self._vocabulary), budget=self._budget)
             frame = train(
-                assignment, params, run, device=self.device, budget=self._budget, workspace=workspace
+                assignment,
+                params,
+                run,
+                device=self.device,
+                budget=self._budget,
+                workspace=workspace,
+                shared_control=shared_control,
+                controls=self._controls,
             )
         except (Declined, DataError) as reason:
             self._out_of = this_round
@@ -184,11 +203,12 @@ class Phone:
             )
         except Conflict as late:
             return Cycle("late", uplink_bytes=len(frame), downlink_bytes=downlink, detail=str(late))
+        self._controls.settle()
         return Cycle("reported", uplink_bytes=len(frame), downlink_bytes=downlink)
 
-    def _fetch(self, assignment: Assignment) -> tuple[np.ndarray, int]:
-        """The model that the assignment names and the bytes it took."""
-        body = self._client.signed(self._key, "GET", f"/v1/models/{assignment.version}")
+    def _fetch(self, assignment: Assignment, path: str) -> tuple[np.ndarray, int]:
+        """The model that the assignment names, or SCAFFOLD's c beside it, and the bytes it took."""
+        body = self._client.signed(self._key, "GET", path)
         params, version, _ = decode_model(body, max_bytes=4 * assignment.config.spec.size + 65_536)
         if version != assignment.version:
             raise WireError(f"version {assignment.version} was assigned, the server sent {version}")

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from kbdfl.algorithms.base import chain
+from kbdfl.algorithms.client import ClientRule
 from kbdfl.algorithms.sampled import Submodel, submodel
+from kbdfl.algorithms.scaffold import renewed_control
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import LARGEST_LOSS
+from kbdfl.device_sim.control import (
+    ControlStore,
+    encode_control,
+    learned_batches,
+    mean_gradient,
+    step_correction,
+)
 from kbdfl.errors import ConfigError, DataError, KbdflError, ModelError
 from kbdfl.kernels.train import Workspace, local_sgd, scratch_bytes
 from kbdfl.params import digest
@@ -123,7 +132,8 @@ def prepare(
 def memory_needed(assignment: Assignment, run: LocalRun) -> int:
     """Bytes of the received model, the part of it that trains, the kernel's memory, the report and the batches.
 
-    A report takes as much as what it holds of the model at most, when it is float32.
+    A report takes as much as what it holds of the model at most, when it is float32. SCAFFOLD needs c, c_i, their
+    difference, the new c_i and its change, decoded and as it is reported; its option 1 a second gradient.
     """
     c, b = run.part.config, run.part.batches
     starts = np.concatenate([[0], np.cumsum(b.steps)[:-1]])
@@ -134,7 +144,12 @@ def memory_needed(assignment: Assignment, run: LocalRun) -> int:
     shapes = (assignment.config, c, run.part.coordinates.model)
     received, trained, reported = (4 * shape.spec.size for shape in shapes)
     copies = 0 if trained == reported == received else trained + reported
-    return scratch + received + copies + reported + sum(array.nbytes for array in b.arrays.values())
+    needed = scratch + received + copies + reported + sum(array.nbytes for array in b.arrays.values())
+    if assignment.client.scaffold:
+        needed += 7 * received
+    if assignment.client.scaffold == 1:
+        needed += scratch
+    return needed
 
 
 def train(
@@ -145,9 +160,13 @@ def train(
     device: str,
     budget: Budget | None = None,
     workspace: Workspace | None = None,
+    shared_control: np.ndarray | None = None,
+    controls: ControlStore | None = None,
 ) -> bytes:
     """Train `params` float32 (P,), already checked, on `run`; the report frame to send home.
 
+    Under SCAFFOLD `shared_control` is the server's c, float32 (P,), needed if `controls.corrects`, and the phone's new
+    control variate is offered to `controls`: to be settled once the report is counted.
     Raises OverBudget when it does not fit the phone or the frame would be larger than the server reads, Diverged
     when the delta or the loss cannot be reported.
     """
@@ -156,6 +175,11 @@ def train(
     if needed > budget.memory_bytes:
         raise OverBudget(f"training needs {needed} bytes of memory, this phone allows {budget.memory_bytes}")
     part, rule = run.part, assignment.client
+    corrected = None
+    if rule.scaffold:
+        if controls is None:
+            raise Declined("this phone keeps no control variate, so it takes no part in SCAFFOLD")
+        corrected = step_correction(assignment, controls, shared_control)
     delta, loss, tokens, steps = local_sgd(
         part.take(params),
         **part.config.dims,
@@ -164,6 +188,7 @@ def train(
         clip_norm=rule.clip_norm,
         proximal=rule.proximal,
         momentum=rule.momentum,
+        correction=corrected,
         time_budget_s=budget.time_s,
         workspace=workspace,
     )
@@ -178,6 +203,10 @@ def train(
         update = encode_chain(
             chain(assignment.upload, assignment.update_clip_norm), part.report(delta), seed=assignment.seed
         )
+        control, first = None, False
+        if rule.scaffold:
+            renewed = _renewed_control(params, run, rule, delta=delta, corrected=corrected, steps=steps)
+            control, first = encode_control(assignment, controls, renewed)
     except ModelError as error:
         raise Diverged(str(error)) from None
     frame = encode_report(
@@ -191,9 +220,29 @@ def train(
         examples=examples,
         tokens=tokens,
         train_loss=loss / tokens,
+        control=control,
+        first_control=first,
     )
     if len(frame) > assignment.max_report_bytes:
         raise OverBudget(
             f"the report takes {len(frame)} bytes, the server reads {assignment.max_report_bytes}"
         )
     return frame
+
+
+def _renewed_control(
+    params: np.ndarray,
+    run: LocalRun,
+    rule: ClientRule,
+    *,
+    delta: np.ndarray,
+    corrected: np.ndarray | None,
+    steps: int,
+) -> np.ndarray:
+    """The phone's new c_i, float32 (P,), by the rule's option."""
+    batches = run.part.batches
+    if rule.scaffold == 1:
+        one_pass = -(-run.examples // rule.batch_size)
+        return mean_gradient(params, run.part.config, batches, count=one_pass, clip_norm=rule.clip_norm)
+    made = int(learned_batches(batches)[:steps].sum())
+    return renewed_control(delta, corrected, steps=made, learning_rate=rule.learning_rate)

@@ -14,6 +14,7 @@ from math import inf, nextafter
 
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
+from kbdfl.device_sim.control import ControlStore
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import Declined, LocalRun, check_model, has_known_word, prepare, train
 from kbdfl.engines import ThreadEngine
@@ -60,6 +61,7 @@ class Simulation:
         self._config, self._built, self._population, self._held_out = config, built, population, held_out
         self._workers = workers
         self._random = stream(settings.seed, "fleet")
+        self._controls = {device: ControlStore() for device in population.users}
         self._local = threading.local()
         self._now = 0.0
         self.coordinator = Coordinator(
@@ -80,13 +82,22 @@ class Simulation:
         opened = self._now
         jobs = self._select(len(model), opened)
         params, _, _ = decode_model(model, max_bytes=len(model))
+        shared_control = c.control
         if jobs:
             check_model(jobs[0].assignment, params, self._built.vocabulary)
         in_time = iter([job for job in jobs if job.arrival_s - opened < rule.deadline_s])
 
         def work(job: Job) -> bytes | None:
             try:
-                return train(job.assignment, params, job.run, device=job.device, workspace=self._workspace())
+                return train(
+                    job.assignment,
+                    params,
+                    job.run,
+                    device=job.device,
+                    workspace=self._workspace(),
+                    shared_control=shared_control,
+                    controls=self._controls[job.device],
+                )
             except Declined:
                 return None
 
@@ -97,6 +108,7 @@ class Simulation:
                     continue
                 self._now = job.arrival_s
                 closed = c.report(job.device, frame, self._now).closed
+                self._controls[job.device].settle()
                 if closed is not None:
                     return closed
         # One step of float64 later: (opened + deadline) - opened is often a little less than the deadline.
@@ -122,16 +134,20 @@ class Simulation:
             if not isinstance(assignment, Assignment):
                 break
             selected += 1
-            c.downloaded(model_bytes)
+            # A phone that corrects its steps fetches c too, which is as long as the model.
+            downlink = model_bytes * (2 if self._controls[device].corrects(assignment) else 1)
+            c.downloaded(downlink)
             if self._random.random() < self._config.settings.dropout:
                 continue
             try:
                 run = prepare(assignment, sentences)
             except (Declined, DataError):
                 continue
-            # The report takes about a byte a parameter.
-            seconds = (model_bytes + run.part.coordinates.model.spec.size) / BYTES_PER_S
-            seconds += run.part.batches.tokens / TOKENS_PER_S
+            # The report takes about a byte a parameter, and as much for the change of a control variate.
+            uplink = run.part.coordinates.model.spec.size * (2 if assignment.client.scaffold else 1)
+            seconds = (downlink + uplink) / BYTES_PER_S
+            passes = 1 + (assignment.client.scaffold == 1) / assignment.client.epochs
+            seconds += passes * run.part.batches.tokens / TOKENS_PER_S
             jobs.append(Job(device, assignment, run, now + seconds))
         return sorted(jobs, key=lambda job: (job.arrival_s, job.device))
 

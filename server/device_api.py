@@ -91,12 +91,13 @@ def check_in() -> Response:
     return reply({"status": "finished"})
 
 
-@device_api.get("/models/<int:version>")
-def model(version: int) -> Response:
-    """The frame of the version that an assignment names, with an entity tag."""
+@device_api.get("/models/<int:version>", defaults={"control": False})
+@device_api.get("/models/<int:version>/control", defaults={"control": True})
+def model(version: int, control: bool) -> Response:
+    """The frame of the version that an assignment names, or SCAFFOLD's c beside it, with an entity tag."""
     _signed(request.get_data(cache=False))
     try:
-        body = service().model(version)
+        body = service().model(version, control=control)
     except NotFound as error:
         if version < service().version:
             raise Gone(str(error)) from None

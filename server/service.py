@@ -76,7 +76,7 @@ class TaskService:
         self._worker = Worker()
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
-        self._body: ModelBody | None = None
+        self._bodies: dict[bool, ModelBody] = {}  # of the model, and of SCAFFOLD's c
         self._committed_since_start = 0
         self._started_s = clock()
         self.task = coordinator.task
@@ -129,16 +129,24 @@ class TaskService:
         with self._lock:
             return self._coordinator.check_in(device, self._clock())
 
-    def model(self, version: int) -> ModelBody:
-        """The wire form of the current version; it is encoded once. Raises NotFound for any other."""
+    def model(self, version: int, *, control: bool = False) -> ModelBody:
+        """The wire form of the current version, or of the `control` variate beside it; each is encoded once.
+
+        Raises NotFound for any other version, and for a control variate where the task keeps none.
+        """
         with self._lock:
             if version != self._coordinator.version:
                 raise NotFound(f"version {self._coordinator.version} is served, not {version}")
-            if self._body is None or self._body.version != version:
-                spec_hash = self.task.config.spec.hash
-                content = encode_model(self._coordinator.params, version=version, spec_hash=spec_hash)
-                self._body = ModelBody(version, content, hashlib.sha256(content).hexdigest())
-            return self._body
+            body = self._bodies.get(control)
+            if body is None or body.version != version:
+                vector = self._coordinator.control if control else self._coordinator.params
+                if vector is None:
+                    raise NotFound("this task keeps no control variates")
+                content = encode_model(vector, version=version, spec_hash=self.task.config.spec.hash)
+                body = self._bodies[control] = ModelBody(
+                    version, content, hashlib.sha256(content).hexdigest()
+                )
+            return body
 
     @property
     def version(self) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from kbdfl.algorithms.scaffold import OPTIONS
 from kbdfl.algorithms.schedule import decayed
 from kbdfl.errors import ConfigError
 
@@ -21,6 +22,9 @@ class ClientRule:
     momentum             of the local steps; begins at zero in every round
     proximal             mu of FedProx (Li et al. 2018, arXiv 1812.06127, equation 2): a pull back to the received
                          model; 0 = FederatedAveraging
+    scaffold             control variates (`kbdfl.algorithms.scaffold`), renewed by the paper's option 1, a gradient of
+                         its own at the received model, or 2, the mean of the local steps; 0 = none
+    control_rounds       a phone's control variate that is older does not correct its steps; 0 = however old
     clip_norm            bound on the L2 norm of each step's gradient, without the pull; 0 = none
     max_messages         a phone with more draws this many anew in every round (users are heavy-tailed)
     max_words            longer messages are cut
@@ -38,6 +42,8 @@ class ClientRule:
     decay_rounds: int = 0
     momentum: float = 0.0
     proximal: float = 0.0
+    scaffold: int = 0
+    control_rounds: int = 0
     clip_norm: float = 1.0
     max_messages: int = 200
     max_words: int = 30
@@ -48,7 +54,7 @@ class ClientRule:
         for name in ("epochs", "batch_size", "max_messages", "max_words"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("steps", "decay_rounds", "candidates", "report_words"):
+        for name in ("steps", "decay_rounds", "control_rounds", "candidates", "report_words"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
         for name in ("learning_rate", "final_learning_rate"):
@@ -59,6 +65,12 @@ class ClientRule:
                 raise ConfigError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum must lie in [0, 1), got {self.momentum}")
+
+        if self.scaffold not in OPTIONS:
+            raise ConfigError(f"scaffold must be 0, 1 or 2, got {self.scaffold}")
+        for name in ("momentum", "proximal", "candidates", "report_words"):
+            if self.scaffold and getattr(self, name):
+                raise ConfigError(f"{name} must be 0 with scaffold, got {getattr(self, name)}")
 
     def of_round(self, round: int) -> "ClientRule":
         """The rule that a phone is sent in round `round`, counted from 0: with that round's rate, which stays."""

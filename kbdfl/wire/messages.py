@@ -17,6 +17,8 @@ class Report:
     """What a phone sends home: an encoded update and what the server must know to weigh and check it.
 
     `examples` is the number of messages trained on, `tokens` the targets learned, `train_loss` nats a token.
+    `control` is the encoded change of the phone's control variate, where the task keeps such (SCAFFOLD);
+    `first_control` if it has not reported one before, so that it changed from zero.
     """
 
     task: str
@@ -29,6 +31,8 @@ class Report:
     tokens: int
     train_loss: float
     update: Update
+    control: Update | None = None
+    first_control: bool = False
 
 
 def _count(value: object) -> bool:
@@ -66,12 +70,16 @@ REPORT_FIELDS = {
     "tokens": _count,
     "train_loss": _loss,
 }
+CONTROL_FIELDS = {"first_control": lambda value: type(value) is bool}  # of a report with a control variate
+CONTROL = "control."  # begins the names of its sections
 MODEL_FIELDS = {"version": _count, "spec_hash": _spec_hash}
 
 
 def _checked(kind: int, fields: dict) -> dict:
     """`fields`, which must be exactly those of `kind` and in range."""
     wanted = MODEL_FIELDS if kind == MODEL else REPORT_FIELDS
+    if kind == REPORT and "first_control" in fields:
+        wanted = wanted | CONTROL_FIELDS
     if fields.keys() != wanted.keys():
         raise WireError(f"a {KINDS[kind]} must have the fields {sorted(wanted)}, got {sorted(fields)[:20]}")
     for name, accepts in wanted.items():
@@ -110,8 +118,10 @@ def encode_report(
     examples: int,
     tokens: int,
     train_loss: float,
+    control: Update | None = None,
+    first_control: bool = False,
 ) -> bytes:
-    """A REPORT frame of an encoded `update`, compressed where that is smaller.
+    """A REPORT frame of an encoded `update`, and of `control` in the same way, compressed where that is smaller.
 
     The fields are those of `Report`; WireError if one is out of range.
     """
@@ -126,7 +136,11 @@ def encode_report(
         "tokens": index(tokens),
         "train_loss": float(train_loss),
     }
-    return encode_frame(REPORT, _checked(REPORT, fields), update.sections, compress=True)
+    sections = dict(update.sections)
+    if control is not None:
+        fields["first_control"] = first_control
+        sections |= {CONTROL + name: array for name, array in control.sections.items()}
+    return encode_frame(REPORT, _checked(REPORT, fields), sections, compress=True)
 
 
 def decode_report(data: bytes | memoryview, *, max_bytes: int) -> Report:
@@ -136,4 +150,14 @@ def decode_report(data: bytes | memoryview, *, max_bytes: int) -> Report:
     """
     frame = decode_frame(data, kind=REPORT, max_bytes=max_bytes)
     fields = _checked(REPORT, frame.fields)
-    return Report(**fields, update=Update(frame.sections))
+    control = {name: array for name, array in frame.sections.items() if name.startswith(CONTROL)}
+    if bool(control) != ("first_control" in fields):
+        raise WireError("a report must have both the field first_control and its sections, or neither")
+    update = {name: array for name, array in frame.sections.items() if name not in control}
+    return Report(
+        **fields,
+        update=Update(update),
+        control=Update({name.removeprefix(CONTROL): array for name, array in control.items()})
+        if control
+        else None,
+    )

@@ -16,7 +16,7 @@ from kbdfl.params import digest
 from kbdfl.run import RunConfig, build_task
 
 ROW_KEYS = {
-    "round", "status", "version", "reports", "dropped", "tokens", "train_loss", "recall_top1", "recall_top3",
+    "round", "status", "version", "reports", "dropped", "refused", "tokens", "train_loss", "recall_top1", "recall_top3",
     "uplink_bytes", "downlink_bytes", "wall_s", "virtual_s", "epsilon",
 }  # fmt: skip
 
@@ -150,11 +150,11 @@ def test_a_report_that_would_come_late_does_not_count(play):
 def test_an_over_selected_phone_takes_the_place_of_one_that_declines(play, monkeypatch):
     declined = []
 
-    def train(assignment, params, run, *, device, workspace, _train=simulate.train):
+    def train(*arguments, device, _train=simulate.train, **options):
         if len(declined) < 2:
             declined.append(device)
             raise OverBudget("too much for this phone")
-        return _train(assignment, params, run, device=device, workspace=workspace)
+        return _train(*arguments, device=device, **options)
 
     monkeypatch.setattr(simulate, "train", train)
     rows, _ = play(rule={"rounds": 1, "over_selection": 1.5})
