@@ -17,7 +17,7 @@ define apart
 endef
 
 # CPython keeps memory until it ends, so leaks are not looked for; the interpreter itself is not instrumented.
-SANITIZE := KBDFL_SANITIZE=address,undefined
+SANITIZE := KBDFL_SANITIZE=address,undefined,float-cast-overflow
 SANITIZED := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so)
 
