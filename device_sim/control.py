@@ -41,20 +41,20 @@ class ControlStore:
     """Keeps a phone's control variate between rounds. With a `path` it is kept there; without, in memory.
 
     What training renews is offered, and kept once the server has counted the report: both sides must agree on
-    the phone's part of the server's mean.
+    the phone's part of the server's mean. `kept` is what they agree on.
     """
 
     def __init__(self, *, path: Path | None = None) -> None:
         self._path = path
-        self._kept: Control | None = None
+        self.kept: Control | None = None
         self._offered: Control | None = None
         if path is not None and path.exists():
             values, _, facts = load_checkpoint(path)
-            self._kept = Control(values, *(facts[name] for name in ("task", "layout", "vocabulary", "round")))
+            self.kept = Control(values, *(facts[name] for name in ("task", "layout", "vocabulary", "round")))
 
     def at(self, assignment: Assignment) -> Control | None:
         """The control variate that belongs to `assignment`, if there is one."""
-        return self._kept if self._kept is not None and self._kept.fits(assignment) else None
+        return self.kept if self.kept is not None and self.kept.fits(assignment) else None
 
     def corrects(self, assignment: Assignment) -> bool:
         """Whether local steps are to be corrected, and the server's c be fetched: there is a c_i, not expired."""
@@ -69,7 +69,7 @@ class ControlStore:
         """The report was counted: keep what was offered, if anything was."""
         if self._offered is None:
             return
-        kept, self._kept, self._offered = self._offered, self._offered, None
+        kept, self.kept, self._offered = self._offered, self._offered, None
         if self._path is not None:
             facts = {
                 "task": kept.task,
@@ -81,7 +81,7 @@ class ControlStore:
 
     def clear(self) -> None:
         """Forget it, on disk too: to the server this is then another phone."""
-        self._kept = self._offered = None
+        self.kept = self._offered = None
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 

@@ -42,7 +42,10 @@ class Job:
 
 
 class Simulation:
-    """Rounds over a population; `rounds` hands on a metrics row for every closed one."""
+    """Rounds over a population; `rounds` hands on a metrics row for every closed one.
+
+    `controls` are the phones' control variates (SCAFFOLD).
+    """
 
     def __init__(
         self,
@@ -61,7 +64,7 @@ class Simulation:
         self._config, self._built, self._population, self._held_out = config, built, population, held_out
         self._workers = workers
         self._random = stream(settings.seed, "fleet")
-        self._controls = {device: ControlStore() for device in population.users}
+        self.controls = {device: ControlStore() for device in population.users}
         self._local = threading.local()
         self._now = 0.0
         self.coordinator = Coordinator(
@@ -96,7 +99,7 @@ class Simulation:
                     device=job.device,
                     workspace=self._workspace(),
                     shared_control=shared_control,
-                    controls=self._controls[job.device],
+                    controls=self.controls[job.device],
                 )
             except Declined:
                 return None
@@ -108,7 +111,7 @@ class Simulation:
                     continue
                 self._now = job.arrival_s
                 closed = c.report(job.device, frame, self._now).closed
-                self._controls[job.device].settle()
+                self.controls[job.device].settle()
                 if closed is not None:
                     return closed
         # One step of float64 later: (opened + deadline) - opened is often a little less than the deadline.
@@ -135,7 +138,7 @@ class Simulation:
                 break
             selected += 1
             # A phone that corrects its steps fetches c too, which is as long as the model.
-            downlink = model_bytes * (2 if self._controls[device].corrects(assignment) else 1)
+            downlink = model_bytes * (2 if self.controls[device].corrects(assignment) else 1)
             c.downloaded(downlink)
             if self._random.random() < self._config.settings.dropout:
                 continue

@@ -50,6 +50,8 @@ class Algorithm:
             raise ConfigError(f"weights must be one of {', '.join(WEIGHTS)}, got {self.weights!r}"[:200])
         if self.max_weight < 1:
             raise ConfigError(f"max_weight must be >= 1, got {self.max_weight}")
+        if self.client.scaffold and not isinstance(self.aggregate, Mean):
+            raise ConfigError(f"aggregate must be mean with scaffold, whose c is one, got {self.aggregate}")
 
     @property
     def transforms(self) -> tuple[Transform, ...]:

@@ -30,7 +30,7 @@ _OPTIONS = [
     click.option("--deadline-s", type=float, help="Seconds a round may last.  [default: 120]"),
     click.option(
         "--algorithm",
-        help="fedavg, fedprox, fedavgm, fedadagrad, fedadam or fedyogi.  [default: fedadam]",
+        help="fedavg, fedprox, scaffold, fedavgm, fedadagrad, fedadam or fedyogi.  [default: fedadam]",
     ),
     click.option("--server-lr", type=float, help="The server rule's learning rate."),
     click.option("--epochs", type=int, help="Local epochs.  [default: 1]"),
@@ -43,6 +43,14 @@ _OPTIONS = [
     click.option("--local-steps", type=int, help="Local steps at most; 0 = by epochs.  [default: 0]"),
     click.option("--client-momentum", type=float, help="Momentum of the local steps.  [default: 0]"),
     click.option("--proximal", type=float, help="FedProx's mu, a pull to the received model.  [default: 0]"),
+    click.option(
+        "--scaffold", type=int, help="SCAFFOLD by the paper's option 1 or 2; 0 = not.  [default: 0]"
+    ),
+    click.option(
+        "--control-rounds",
+        type=int,
+        help="Rounds after which SCAFFOLD's c_i expires; 0 = never.  [default: 0]",
+    ),
     click.option("--clip-norm", type=float, help="Bound on a step's gradient norm; 0 = none.  [default: 1]"),
     click.option("--max-messages", type=int, help="Messages of a phone a round.  [default: 200]"),
     click.option(
@@ -119,6 +127,8 @@ def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any
         steps=options["local_steps"],
         momentum=options["client_momentum"],
         proximal=options["proximal"],
+        scaffold=options["scaffold"],
+        control_rounds=options["control_rounds"],
         clip_norm=options["clip_norm"],
         max_messages=options["max_messages"],
         candidates=options["candidates"],

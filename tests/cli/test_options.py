@@ -65,6 +65,14 @@ def test_every_option_reaches_its_field():
     assert a.server == FedAdam(learning_rate=0.5, decay_rounds=7)
 
 
+def test_scaffold_by_name_or_by_option():
+    by_name = config("--algorithm", "scaffold", "--control-rounds", 50).algorithm
+    assert (by_name.client.scaffold, by_name.client.control_rounds) == (2, 50)
+    assert config("--algorithm", "scaffold", "--scaffold", 1).algorithm.client.scaffold == 1
+    with pytest.raises(ConfigError, match=r"momentum must be 0 with scaffold, got 0\.5"):
+        config("--algorithm", "scaffold", "--client-momentum", 0.5)
+
+
 def test_an_algorithm_by_name():
     assert isinstance(config("--algorithm", "fedavg").algorithm.server, FedAvg)
     assert config("--algorithm", "fedavg", "--server-lr", 0.5).algorithm.server == FedAvg(0.5)

@@ -11,6 +11,7 @@ import pytest
 from kbdfl.algorithms import ClientRule
 from kbdfl.device_sim import agent
 from kbdfl.device_sim.agent import Phone, ServerClient, wait_for_vocabulary
+from kbdfl.device_sim.control import ControlStore
 from kbdfl.device_sim.runtime import Budget
 from kbdfl.device_sim.store import TypingLog
 from kbdfl.errors import KbdflError, ModelError, ServerUnavailable, WireError
@@ -129,6 +130,38 @@ def test_a_report_after_its_round_is_late_and_counts_nowhere(served, new_phone):
         assert late.detail
         row = service.metrics(0)[0][0]
         assert (row["reports"], row["dropped"]) == (1, 1)
+
+
+def test_scaffold_over_http_keeps_the_mean_of_the_phones_control_variates(served, new_phone):
+    rule = ClientRule(learning_rate=1.0, scaffold=2)
+    with served(cohort=2, over_selection=1.0, rounds=3, client=rule) as (service, url):
+        phones = [(new_phone(url, controls=store), store) for store in (ControlStore(), ControlStore())]
+        rounds = [[cycle(phone) for phone, _ in phones] for _ in range(3)]
+        assert {one.outcome for cycles in rounds for one in cycles} == {"reported"}
+        model = rounds[0][0].downlink_bytes
+        assert rounds[1][0].downlink_bytes == pytest.approx(2 * model, rel=0.01)  # c is as long
+        mean = np.mean([store.kept.values for _, store in phones], axis=0)
+        np.testing.assert_allclose(service._coordinator.control, mean, rtol=1e-4, atol=1e-7)
+        saved = service._store.load()
+        np.testing.assert_array_equal(saved.server_state["control"], service._coordinator.control)
+
+
+def test_a_late_report_leaves_the_control_variate_as_it_was(served, new_phone):
+    rule = ClientRule(learning_rate=1.0, scaffold=2)
+    with served(cohort=1, over_selection=2.0, rounds=3, client=rule) as (_, url):
+        store = ControlStore()
+        slow, fast = new_phone(url, controls=store), new_phone(url)
+        assert cycle(slow, drops=lambda _: cycle(fast) is None).outcome == "late"
+        assert store.kept is None
+        assert cycle(slow).outcome == "reported"
+        assert store.kept.round == 1
+
+
+def test_a_task_without_scaffold_serves_no_control_variate(served, new_phone):
+    with served() as (_, url):
+        phone = new_phone(url)
+        with pytest.raises(WireError, match="keeps no control variates"):
+            phone._client.signed(phone._key, "GET", "/v1/models/0/control")
 
 
 class Between:

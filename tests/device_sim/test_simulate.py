@@ -114,6 +114,33 @@ def test_a_client_rate_that_decays_is_each_rounds_own(play):
     assert 0 < np.linalg.norm(two - one) < 0.01 * np.linalg.norm(params() - one)
 
 
+@pytest.mark.parametrize("option", [1, 2])
+def test_scaffold_ends_in_the_same_bytes_for_any_number_of_workers(play, option):
+    algorithm = Algorithm(ClientRule(scaffold=option, learning_rate=1.0), server=FedAvg())
+    ends = set()
+    for workers in (1, 3):
+        rows, simulation = play(workers=workers, algorithm=algorithm, rule={"rounds": 6, "cohort": 12})
+        ends.add((digest(simulation.coordinator.params), digest(simulation.coordinator.control)))
+    assert len(ends) == 1
+    _, plain = play(algorithm=Algorithm(ClientRule(learning_rate=1.0), server=FedAvg()), rule={"rounds": 6})
+    assert plain.coordinator.control is None
+    assert np.linalg.norm(simulation.coordinator.control) > 0
+    # Phones that come again fetch c too, and every report carries the change of a c_i.
+    assert rows[-1]["downlink_bytes"] > 1.3 * rows[0]["downlink_bytes"]
+
+
+def test_a_phone_whose_scaffold_report_did_not_count_keeps_its_control_variate(play):
+    algorithm = Algorithm(ClientRule(scaffold=2, learning_rate=1.0), server=FedAvg(), weights="uniform")
+    _, simulation = play(algorithm=algorithm, rule={"rounds": 8, "cohort": 6}, dropout=0.3)
+    coordinator = simulation.coordinator
+    task = coordinator.task
+    kept = [store.kept for store in simulation.controls.values() if store.kept is not None]
+    assert 6 < len(kept) <= len(simulation.controls)
+    mean = np.mean([control.values for control in kept], axis=0)
+    np.testing.assert_allclose(coordinator.control, mean, rtol=1e-3, atol=1e-6)
+    assert {control.spec for control in kept} == {task.config.spec.hash}
+
+
 def test_phones_that_drop_out_are_counted_and_over_selection_makes_up_for_them(play):
     rows, _ = play(dropout=0.3, rule={"rounds": 12, "cohort": 4, "over_selection": 2.5})
     assert all(row["reports"] + row["dropped"] == 10 for row in rows)

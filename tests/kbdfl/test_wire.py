@@ -263,6 +263,31 @@ def test_a_report_reads_back_as_it_was_written(upload, size):
     )
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_a_report_may_hold_the_change_of_a_control_variate(first):
+    delta, change = np.random.default_rng(1).standard_normal((2, 300)).astype(np.float32)
+    update, control = (encode_chain(UPLOADS["int8"], vector, seed=4) for vector in (delta, change))
+    frame = encode_report(update, **FIELDS | {"upload": "int8"}, control=control, first_control=first)
+    report = decode_report(frame, max_bytes=LIMIT)
+    assert report.first_control is first
+    for got, sent in ((report.update, update), (report.control, control)):
+        read, meant = (decode_chain(UPLOADS["int8"], form, 300) for form in (got, sent))
+        np.testing.assert_array_equal(read, meant)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sections", "message"),
+    [
+        ({"first_control": True}, {}, "both the field first_control and its sections"),
+        ({}, {"control.values": np.zeros(2, np.float32)}, "both the field first_control and its sections"),
+        ({"first_control": 1}, {"control.values": np.zeros(2, np.float32)}, "field first_control"),
+    ],
+)
+def test_half_a_control_variate_is_refused(fields, sections, message):
+    with pytest.raises(WireError, match=message):
+        decode_report(encode_frame(REPORT, FIELDS | fields, sections, compress=False), max_bytes=LIMIT)
+
+
 WRONG = [
     ("round", -1),
     ("round", 1.0),

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbdfl.algorithms import PRESETS, ClientRule
+from kbdfl.algorithms import PRESETS, Algorithm, ClientRule
+from kbdfl.algorithms.robust import Median
 from kbdfl.algorithms.scaffold import ServerControl, correction, renewed_control
 from kbdfl.errors import ConfigError
 
@@ -116,6 +117,11 @@ def test_a_round_without_reports_leaves_c_as_it_is():
 def test_scaffold_is_a_row_of_the_table():
     assert PRESETS["scaffold"].client.scaffold == 2
     assert PRESETS["scaffold"].weights == "uniform"
+
+
+def test_scaffold_refuses_a_robust_mean_that_its_c_is_not():
+    with pytest.raises(ConfigError, match="aggregate must be mean with scaffold"):
+        Algorithm(ClientRule(scaffold=2), aggregate=Median())
 
 
 @pytest.mark.parametrize(
