@@ -1,9 +1,9 @@
 """Means that withstand some reports of arbitrary content: coordinate-wise median, trimmed mean, multi-Krum.
 
 They need a round's updates one by one. These stay encoded, as they came, and are decoded CHUNK coordinates at a
-time: beyond the reports themselves and the result, memory is n x CHUNK values. Every phone counts once, whatever it
-says of its examples: with weights, one liar would count as many. The order of the updates in a `Cohort` is its
-maker's; the results follow from it alone.
+time: beyond the reports themselves and the result, memory is a few times n x CHUNK values. Every phone counts once,
+whatever it says of its examples: with weights, one liar would count as many. The order of the updates in a `Cohort`
+is its maker's; the results follow from it alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,8 +41,9 @@ def middle(cohort: Cohort, trim: int) -> np.ndarray:
     """The mean, float32 (P,), of each coordinate's values without the `trim` smallest and largest; n > 2 trim."""
     n, out = len(cohort.updates), np.empty(cohort.size, np.float32)
     for span, values in cohort.chunks():
-        values.partition((trim, n - trim - 1), axis=0)
-        values[trim : n - trim].mean(axis=0, out=out[span])
+        by_coordinate = np.ascontiguousarray(values.T)
+        by_coordinate.sort(axis=1)  # for many short rows quicker than partition
+        by_coordinate[:, trim : n - trim].mean(axis=1, out=out[span])
     return out
 
 

@@ -75,7 +75,7 @@ class FedAvg(_Scheduled):
 
 @dataclass(frozen=True, slots=True)
 class FedAvgM(_Scheduled):
-    """Heavy-ball momentum over mean deltas (Hsu et al. 2019, arXiv 1909.06335, section 4.3).
+    """Heavy-ball momentum over mean deltas (Hsu et al. 2019, arXiv 1909.06335).
 
         m <- momentum m + d,  x <- x + rate m
 
@@ -131,7 +131,7 @@ class _Adaptive(_Scheduled):
 
 @dataclass(frozen=True, slots=True)
 class FedAdagrad(_Adaptive):
-    """v <- v + d^2: steps shrink by themselves (arXiv 2003.00295, whose beta1 is 0 here too)."""
+    """v <- v + d^2: steps shrink by themselves (arXiv 2003.00295); beta1 = 0 is plain Adagrad."""
 
     beta1: float = 0.0
 

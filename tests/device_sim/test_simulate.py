@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kbdfl.algorithms import Algorithm, ClientRule, FedAvg
+from kbdfl.algorithms import Algorithm, ClientRule, FedAvg, FedYogi, Krum, Median, TrimmedMean
 from kbdfl.device_sim import simulate
 from kbdfl.device_sim.population import Population, held_out_sentences
 from kbdfl.device_sim.runtime import OverBudget, has_known_word
@@ -234,3 +234,11 @@ def test_updates_are_weighted_by_examples_up_to_the_clamp(play):
     alike = replace(config, max_weight=1)
     ends = [digest(play(algorithm=algorithm)[1].coordinator.params) for algorithm in (config, alike)]
     assert ends[0] != ends[1]
+
+
+@pytest.mark.parametrize("aggregate", [Median(), TrimmedMean(1), Krum(0)], ids=repr)
+def test_robust_rounds_end_in_the_same_bytes_whatever_the_workers(play, aggregate):
+    algorithm = Algorithm(server=FedYogi(), aggregate=aggregate, update_clip_norm=1.0)
+    runs = [play(workers=workers, algorithm=algorithm) for workers in (1, 3)]
+    assert all(row["status"] == "committed" and row["refused"] == 0 for row in runs[0][0])
+    assert len({digest(simulation.coordinator.params) for _, simulation in runs}) == 1

@@ -12,6 +12,7 @@ from kbdfl.transform import (
     accumulate_chain,
     check_chain,
     decode_chain,
+    decode_span,
     encode_chain,
 )
 
@@ -50,6 +51,14 @@ def test_accumulating_a_chain_adds_what_decoding_it_gives(chain):
     expected = acc + np.float32(2.5) * decode_chain(chain, update, 3000)
     accumulate_chain(chain, update, weight=2.5, acc=acc)
     np.testing.assert_allclose(acc, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("span", [(0, 3000), (0, 1), (100, 300), (256, 512), (2999, 3000), (2500, 3000)])
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "-".join(step.name for step in chain))
+def test_a_span_is_that_part_of_the_decoded_whole(chain, span):
+    update = encode_chain(chain, vector(3000), seed=1)
+    whole = decode_chain(chain, update, 3000)
+    np.testing.assert_array_equal(decode_span(chain, update, slice(*span)), whole[slice(*span)])
 
 
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "-".join(step.name for step in chain))
