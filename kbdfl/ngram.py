@@ -165,14 +165,6 @@ class Unigram:
         """As `Trigram.better`; `context` is not looked at."""
         return np.arange(self.ids[word]) if word in self.ids else None
 
-    def recall(self, messages: Iterable[Sequence[str]]) -> dict[str, float]:
-        """`top1` and `top3` as in `Trigram.recall`."""
-        counts = Counter(word for message in messages for word in message)
-        if not counts:
-            raise DataError("recall needs at least one word to predict, got none")
-        hits = [counts[word] for word in self.words[:3]]
-        return {"top1": hits[0] / counts.total(), "top3": sum(hits) / counts.total()}
-
 
 def _by_frequency(counts: Counter[str], words: Sequence[str] | None = None) -> tuple[str, ...]:
     """`words` (default: all that were counted, alphabetically) in the order of their counts."""

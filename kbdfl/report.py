@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kbdfl.export.bundle import write_bundle
-from kbdfl.export.run import measured_recall
+from kbdfl.export.run import bundle_facts
 from kbdfl.run import Built, RunFolder
 
 _PAGE = """<!doctype html>
@@ -45,8 +45,7 @@ def finish_run(folder: RunFolder, params: np.ndarray, built: Built, facts: dict[
         config=built.task.config,
         vocabulary=built.vocabulary,
         precision="float32",
-        facts={name: facts[name] for name in ("version", "preset", "data", "vocabulary_source")}
-        | {"rounds": facts["version"], "recall": measured_recall(folder.rows(), version=facts["version"])},
+        facts=bundle_facts(facts, folder.rows()),
     )
     return write_report(folder)
 

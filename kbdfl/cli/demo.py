@@ -164,76 +164,82 @@ def _server(config: "RunConfig", folder: Path, port: int) -> "Iterator[str]":
 
 
 def _measure(folder: Any, source: Any, population: Any, *, users: int | None) -> dict[str, Any]:
-    """Both bundles against the checkpoint, and against a trigram, on the words of held-out users.
+    """The server's bundle and those of the other precisions, and trigrams, on the words of held-out users.
 
-    `users` bounds how many of these are looked at.
+    `users` bounds how many of these are looked at. Figures of the float32 bundle have plain names, those of
+    the others begin with their precision.
     """
     from kbdfl.device_sim.population import HELD_OUT_MESSAGES, held_out_users
-    from kbdfl.evaluation import agreement, evaluate_bundle
+    from kbdfl.evaluation import agreement, evaluate_baseline, evaluate_bundle
     from kbdfl.export.bundle import load_bundle, write_bundle
+    from kbdfl.export.precision import PRECISIONS
     from kbdfl.export.run import read_run
     from kbdfl.ngram import Trigram
     from kbdfl.text import SPECIALS
 
     model = read_run(folder.path)
-    write_bundle(
-        folder.path / "model-int8",
-        params=model.params,
-        config=model.config,
-        vocabulary=model.vocabulary,
-        precision="int8",
-        facts=model.facts,
-    )
-    bundle, int8 = load_bundle(folder.path / "model"), load_bundle(folder.path / "model-int8")
+    bundles = {"": load_bundle(folder.path / "model")}
+    for precision in PRECISIONS[1:]:
+        place = folder.path / f"model-{precision}"
+        write_bundle(
+            place,
+            params=model.params,
+            config=model.config,
+            vocabulary=model.vocabulary,
+            precision=precision,
+            facts=model.facts,
+        )
+        bundles[f"{precision}_"] = load_bundle(place)
     held_out = [
         (user, [message.text for message in source.messages(user)[:HELD_OUT_MESSAGES]])
         for user in held_out_users(source, at_most=users)
     ]
-    evaluations = [
-        evaluate_bundle(each, progress(held_out, unit="user", desc=f"measure {each.precision}"), threads=2)
-        for each in (bundle, int8)
-    ]
+    figures: dict[str, Any] = {}
+    evaluations = {}
+    for prefix, bundle in bundles.items():
+        bar = progress(held_out, unit="user", desc=f"measure {bundle.precision}")
+        scores = evaluations[prefix] = evaluate_bundle(bundle, bar, threads=2)
+        figures |= {f"{prefix}{key}": getattr(scores, key) for key in ("recall_top1", "recall_top3", "ksr")}
+        figures[f"{prefix}model_bytes"] = len(bundle.model)
     split = model.vocabulary.split
     typed = [split(text) for text in population.texts()]
     unseen = [split(text) for _, texts in held_out for text in texts]
-    baseline = Trigram.train(typed, words=model.vocabulary.tokens[len(SPECIALS) :]).recall(unseen)
-    # The same with words counted on the phones' logs, which the model's public list never saw.
-    with_own_words = Trigram.train(typed).recall(unseen)
+    trigrams = {
+        "trigram": Trigram.train(typed, words=model.vocabulary.tokens[len(SPECIALS) :]),
+        # The same with words counted on the phones' logs, which the model's public list never saw.
+        "trigram_own_words": Trigram.train(typed),
+    }
+    for name, trigram in trigrams.items():
+        baseline = evaluate_baseline(trigram, unseen)
+        figures[f"{name}_top1"], figures[f"{name}_top3"] = baseline.recall_top1, baseline.recall_top3
+        figures[f"{name}_ksr"] = baseline.ksr
     sentences = model.vocabulary.encode_many(text for _, texts in held_out[:50] for text in texts[:5])
-    return {
-        "recall_top1": evaluations[0].recall_top1,
-        "recall_top3": evaluations[0].recall_top3,
-        "int8_recall_top1": evaluations[1].recall_top1,
-        "int8_recall_top3": evaluations[1].recall_top3,
-        "trigram_top1": baseline["top1"],
-        "trigram_top3": baseline["top3"],
-        "trigram_own_words_top1": with_own_words["top1"],
-        "trigram_own_words_top3": with_own_words["top3"],
-        "perplexity": evaluations[0].perplexity,
-        "oov_rate": evaluations[0].oov_rate,
-        "held_out_words": evaluations[0].tokens,
-        "held_out_users": evaluations[0].users,
+    return figures | {
+        "perplexity": evaluations[""].perplexity,
+        "oov_rate": evaluations[""].oov_rate,
+        "held_out_words": evaluations[""].tokens,
+        "held_out_users": evaluations[""].users,
         "parameters": model.config.spec.size,
-        "onnx_max_abs_diff": agreement(bundle, model.params, model.config, sentences),
-        "model_bytes": len(bundle.model),
-        "int8_model_bytes": len(int8.model),
+        "onnx_max_abs_diff": agreement(bundles[""], model.params, model.config, sentences),
     }
 
 
 def _table(r: dict[str, Any]) -> str:
-    rows = [
-        ("", "recall@1", "recall@3"),
-        ("federated, float32 ONNX", f"{r['recall_top1']:.2%}", f"{r['recall_top3']:.2%}"),
-        ("federated, int8 ONNX", f"{r['int8_recall_top1']:.2%}", f"{r['int8_recall_top3']:.2%}"),
-        ("back-off trigram", f"{r['trigram_top1']:.2%}", f"{r['trigram_top3']:.2%}"),
-        (
-            "  with the users' own words",
-            f"{r['trigram_own_words_top1']:.2%}",
-            f"{r['trigram_own_words_top3']:.2%}",
+    rows = {
+        "federated, float32 ONNX": ("recall_top1", "recall_top3", "ksr"),
+        "federated, int8 ONNX": ("int8_recall_top1", "int8_recall_top3", "int8_ksr"),
+        "federated, int4 ONNX": ("int4_recall_top1", "int4_recall_top3", "int4_ksr"),
+        "back-off trigram": ("trigram_top1", "trigram_top3", "trigram_ksr"),
+        "  with the users' own words": (
+            "trigram_own_words_top1",
+            "trigram_own_words_top3",
+            "trigram_own_words_ksr",
         ),
-    ]
+    }
     lines = ["", f"On {r['held_out_words']:,} words of {r['held_out_users']} users who never trained:"]
-    lines += [f"  {name:<28}{one:>10}{three:>10}" for name, one, three in rows]
+    lines.append(f"  {'':<28}{'recall@1':>10}{'recall@3':>10}{'keys saved':>12}")
+    for name, (one, three, saved) in rows.items():
+        lines.append(f"  {name:<28}{r[one]:>10.2%}{r[three]:>10.2%}{r[saved]:>12.2%}")
     facts = [
         ("phones", f"{r['devices']:,} enrolled, {r['reports']:,} reports in {r['rounds']:,} rounds"),
         (
@@ -241,7 +247,10 @@ def _table(r: dict[str, Any]) -> str:
             f"{r['uplink_bytes_per_report']:,} bytes a report (float32 {r['float32_bytes_per_report']:,})",
         ),
         ("downlink", f"{r['downlink_bytes_per_report']:,} bytes a report"),
-        ("model", f"{r['model_bytes']:,} bytes float32, {r['int8_model_bytes']:,} int8"),
+        (
+            "model",
+            f"{r['model_bytes']:,} bytes float32, {r['int8_model_bytes']:,} int8, {r['int4_model_bytes']:,} int4",
+        ),
         ("ONNX against the trained", f"{r['onnx_max_abs_diff']:.1e} largest difference of a logit"),
         ("seconds", f"{r['train_s']} training, {r['total_s']} in all"),
         ("run folder", r["run"]),

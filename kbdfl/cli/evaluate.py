@@ -1,5 +1,6 @@
 """`kbdfl evaluate`: a bundle on typing logs, beside the counting baselines."""
 
+import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
@@ -81,20 +82,22 @@ def evaluate(
             yield name, [message.text for message in source.messages(name)[:max_messages]]
 
     latency = step_latency(bundle)  # before other threads are at work
-    result = asdict(evaluate_bundle(bundle, messages("evaluate"), threads=threads)) | asdict(latency)
-    result |= {"precision": bundle.precision, "logs": source.name}
-    result["baselines"] = None
+    baselines, note = None, {}
     if baseline_logs != "none":
         spec = baseline_logs or (logs if held_out else "chat")
+        same = os.path.realpath(spec) == os.path.realpath(logs)
         try:
-            counted = source if spec == logs else open_source(spec, seed=seed)
-            training = _training(counted, bundle.vocabulary, but=names if spec == logs else ())
+            counted = source if same else open_source(spec, seed=seed)
             unseen = (text for _, texts in messages("baselines") for text in texts)
-            result["baselines"] = {"logs": counted.name} | _baselines(training, unseen, bundle.vocabulary)
+            baselines = {"logs": counted.name} | _baselines(
+                _training(counted, bundle.vocabulary, but=names if same else ()), unseen, bundle.vocabulary
+            )
         except DataError as error:
             if baseline_logs:
                 raise
-            result["note"] = f"no baselines: {error}; --baseline-logs names another source"
+            note = {"note": f"no baselines: {error}; --baseline-logs names another source"}
+    result = asdict(evaluate_bundle(bundle, messages("evaluate"), threads=threads)) | asdict(latency)
+    result |= {"precision": bundle.precision, "logs": source.name, "baselines": baselines} | note
     result["seconds"] = time.perf_counter() - started
     show(result, as_json=as_json, text=_table(result))
 

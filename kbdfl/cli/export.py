@@ -32,7 +32,7 @@ def export(run: Path, precision: str | None, out: Path | None, seed: int, as_jso
     for kind in progress(wanted, desc="export"):
         folder = out.resolve() if out else run / "model"
         if kind != "float32" and not (out and precision):
-            folder = folder.with_name(f"{folder.name}-{kind}")
+            folder = folder.parent / f"{folder.name}-{kind}"
         bundles.append(_write(model, folder, kind, seed))
     lines = [f"{model.checkpoint}: {model.config.spec.size:,} parameters, {model.config.vocab:,} tokens"]
     for bundle in bundles:

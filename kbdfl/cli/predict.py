@@ -12,13 +12,31 @@ if TYPE_CHECKING:
     from kbdfl.export.predictor import Suggestion
 
 
+class _Unicode(click.ParamType):
+    """A string of whole characters: bytes that are no UTF-8 come as halves of surrogate pairs."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail("must be UTF-8", param, ctx)
+        return value
+
+
 @click.command()
-@click.argument("text", required=False)
+@click.argument("text", type=_Unicode(), required=False)
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="Folder of an exported bundle.")
 @click.option("-k", "count", type=click.IntRange(1), default=3, show_default=True, help="How many words.")
 @click.option("--complete", is_flag=True, help="TEXT ends inside a word: suggest how that word goes on.")
 @click.option(
-    "--block", "blocked", metavar="WORD", multiple=True, help="Never suggest WORD; may be repeated."
+    "--block",
+    "blocked",
+    type=_Unicode(),
+    metavar="WORD",
+    multiple=True,
+    help="Never suggest WORD; may be repeated.",
 )
 @json_option
 def predict(

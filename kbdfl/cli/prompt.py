@@ -36,7 +36,8 @@ class Line:
 
     @property
     def before_cursor(self) -> str:
-        return self.buffer.document.text_before_cursor
+        # Bytes that are no UTF-8 arrive as halves of surrogate pairs; the model reads each as a question mark.
+        return self.buffer.document.text_before_cursor.encode("utf-8", "replace").decode()
 
     def slots(self) -> list[str | None]:
         """Three words from left to right, the best in the middle; None where there is none."""
@@ -76,13 +77,13 @@ def describe(predictor: "Predictor") -> str:
     """The model in one line."""
     manifest = predictor.bundle.manifest
     facts = [
-        manifest["preset"],
+        manifest.get("preset"),
         predictor.bundle.precision,
         f"{len(predictor.bundle.model):,} bytes",
         f"{len(predictor.bundle.vocabulary):,} words",
         None if manifest["rounds"] is None else f"{manifest['rounds']:,} rounds",
     ]
-    return f"{predictor.bundle.folder}: {', '.join(fact for fact in facts if fact)}."
+    return f"{predictor.bundle.folder}: {', '.join(map(str, filter(None, facts)))}."
 
 
 def application(predictor: "Predictor") -> Application[str | None]:

@@ -143,7 +143,7 @@ def _background(
 ) -> "Background":
     """What the server does beside its rounds: recall on the source's held-out users, and bundles."""
     from kbdfl.device_sim.population import held_out_sentences
-    from kbdfl.export.run import measured_recall
+    from kbdfl.export.run import bundle_facts
     from kbdfl.metrics import evaluation_set, recall
     from kbdfl.run import checkpoint_facts
     from kbdfl.server.bundles import write_precisions
@@ -161,12 +161,9 @@ def _background(
         return recall(params, shape, held_out)
 
     def export(params: "np.ndarray", folder: Path, *, round: int, version: int) -> None:
-        facts = checkpoint_facts(config, built, round=round, version=version)
-        about = {name: facts[name] for name in ("preset", "data", "vocabulary_source")}
         rows, _ = store.metrics(since=0)
-        # every committed round makes a version
-        about |= {"rounds": version, "version": version, "recall": measured_recall(rows, version=version)}
-        write_precisions(folder, params=params, config=shape, vocabulary=built.vocabulary, facts=about)
+        facts = bundle_facts(checkpoint_facts(config, built, round=round, version=version), rows)
+        write_precisions(folder, params=params, config=shape, vocabulary=built.vocabulary, facts=facts)
 
     return Background(
         evaluate=evaluate if held_out is not None else None,

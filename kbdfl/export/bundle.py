@@ -142,7 +142,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise ModelError(f"{folder}/{MANIFEST} is not JSON") from None
     try:
         config, listed, words, precision = _read(manifest)
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, ConfigError) as error:
         what = f"lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ModelError(f"{folder}/{MANIFEST} is malformed: {what}") from None
     if precision not in PRECISIONS:
@@ -176,6 +176,9 @@ def _read(manifest: Any) -> tuple[CifgConfig, dict[str, tuple[int, str]], dict[s
         raise ValueError(f"files must be {' and '.join(FILES)}, got {', '.join(sorted(files))}")
     listed = {name: (int(files[name]["bytes"]), str(files[name]["sha256"])) for name in FILES}
     words = {key: str(manifest["vocabulary"][key]) for key in ("sha256", "source")}
+    for name in ("rounds", "version"):
+        if not isinstance(manifest[name], int | None):
+            raise ValueError(f"{name} must be a whole number or null, got {manifest[name]!r}"[:200])
     return config, listed, words, manifest["precision"]
 
 

@@ -55,11 +55,26 @@ def read_run(folder: Path) -> RunModel:
         )
     if metadata.get("vocabulary_sha256", vocabulary.sha256) != vocabulary.sha256:
         raise ModelError(f"the vocabulary of {folder} is not the one that {newest.name} was trained with")
+    run = RunFolder(folder)
+    try:
+        facts = bundle_facts(metadata, run.rows())
+    except (ValueError, LookupError, TypeError):
+        raise ModelError(
+            f"{run.metrics} must hold a round's JSON object a line, got something else"
+        ) from None
+    return RunModel(newest, params, config, vocabulary, facts)
+
+
+def bundle_facts(metadata: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The facts for `write_bundle` from a checkpoint's `metadata` and its run's `rows` (metrics.jsonl).
+
+    `metadata` as in `kbdfl.run.checkpoint_facts`; of one without a `version` neither rounds nor recall are known.
+    """
     facts = {key: metadata[key] for key in FACTS if key in metadata}
     if "version" in facts:
         facts["rounds"] = facts["version"]  # every committed round makes a version, abandoned ones do not
-        facts["recall"] = _recall(folder, version=facts["version"])
-    return RunModel(newest, params, config, vocabulary, facts)
+        facts["recall"] = measured_recall(rows, version=facts["version"])
+    return facts
 
 
 def measured_recall(rows: list[dict[str, Any]], *, version: int) -> dict[str, Any] | None:
@@ -68,16 +83,6 @@ def measured_recall(rows: list[dict[str, Any]], *, version: int) -> dict[str, An
         if row["recall_top1"] is not None and row["version"] <= version:
             return {"top1": row["recall_top1"], "top3": row["recall_top3"], "version": row["version"]}
     return None
-
-
-def _recall(folder: Path, *, version: int) -> dict[str, Any] | None:
-    run = RunFolder(folder)
-    try:
-        return measured_recall(run.rows(), version=version)
-    except (ValueError, LookupError, TypeError):
-        raise ModelError(
-            f"{run.metrics} must hold a round's JSON object a line, got something else"
-        ) from None
 
 
 def _vocabulary(folder: Path, *, source: str) -> Vocabulary:

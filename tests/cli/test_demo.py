@@ -33,9 +33,13 @@ def test_the_quick_demo_does_all_of_it(tmp_path):
     assert result["onnx_max_abs_diff"] <= 1e-4
     assert 0.02 < result["recall_top1"] < result["recall_top3"] < 1
     assert abs(result["recall_top1"] - result["int8_recall_top1"]) < 0.01
+    assert abs(result["recall_top1"] - result["int4_recall_top1"]) < 0.02
     assert 0.1 < result["trigram_top1"] < result["trigram_top3"] < 0.6
+    for who in ("", "int8_", "int4_", "trigram_", "trigram_own_words_"):
+        assert 0.1 < result[f"{who}ksr"] < 0.9
     assert result["uplink_bytes_per_report"] < result["float32_bytes_per_report"] / 3
     assert result["int8_model_bytes"] < result["model_bytes"] / 3
+    assert result["int4_model_bytes"] < result["model_bytes"] / 6
     assert result["float32_bytes_per_report"] == 4 * result["parameters"]
     assert result["held_out_users"] == 100
     assert result["perplexity"] > 1
@@ -44,10 +48,11 @@ def test_the_quick_demo_does_all_of_it(tmp_path):
     rows = folder.rows()
     assert [row["round"] for row in rows] == list(range(12))
     assert rows[-1]["recall_top1"] is not None
-    for name, precision in (("model", "float32"), ("model-int8", "int8")):
+    for name, precision in (("model", "float32"), ("model-int8", "int8"), ("model-int4", "int4")):
         bundle = load_bundle(folder.path / name)
         assert bundle.precision == precision
         assert bundle.manifest["version"] == 12
+        assert bundle.manifest["recall"]["version"] == 12
     assert (folder.path / "report.html").exists()
     with pytest.raises(OSError, match="refused"):  # its server is gone
         socket.create_connection(("127.0.0.1", int(result["url"].rpartition(":")[2])), timeout=5)

@@ -4,6 +4,7 @@ import gzip
 import json
 import sys
 from dataclasses import asdict
+from unittest.mock import Mock
 
 import pytest
 
@@ -130,8 +131,17 @@ def test_where_chat_is_not_installed_there_are_no_baselines_and_it_says_so(model
     refused(capsys, model, logs, "--baseline-logs", "chat")
 
 
-def test_users_who_are_measured_are_never_counted(model, logs, capsys):
-    assert "none to count" in refused(capsys, model, logs, "--baseline-logs", str(logs))
+def test_users_who_are_measured_are_never_counted(model, logs, tmp_path, capsys):
+    (tmp_path / "alias.jsonl").symlink_to(logs)
+    for same in (logs, logs.parent / "." / ".." / logs.parent.name / logs.name, tmp_path / "alias.jsonl"):
+        assert "none to count" in refused(capsys, model, logs, "--baseline-logs", str(same))
+
+
+def test_a_wrong_source_of_baselines_is_refused_before_the_model_is_measured(
+    model, logs, capsys, monkeypatch
+):
+    monkeypatch.setattr("kbdfl.evaluation.evaluate_bundle", Mock(side_effect=AssertionError("measured")))
+    assert "none.jsonl" in refused(capsys, model, logs, "--baseline-logs", "none.jsonl")
 
 
 def test_a_log_of_one_user_is_measured_whole(model, tmp_path, capsys):

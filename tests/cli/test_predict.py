@@ -123,6 +123,12 @@ def test_a_bundle_that_is_not_whole_is_refused_in_one_line(model, capsys, spoil)
     assert output.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("arguments", [["w1\udcff"], ["w1", "--block", "w2\udcff"]])
+def test_arguments_that_are_no_utf8_are_refused(model, refused, arguments):
+    """As Python passes the byte ff on."""
+    assert "must be UTF-8" in refused("predict", "--model", model, *arguments)
+
+
 @pytest.mark.parametrize("arguments", [["-k", "0"], ["-k", "some"], []])
 def test_bad_options_are_usage_errors(model, capsys, arguments):
     given = ["--model", str(model), *arguments] if arguments else []

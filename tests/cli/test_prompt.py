@@ -87,6 +87,12 @@ def test_a_mark_after_a_taken_word_closes_up_and_elsewhere_does_not(typed, predi
     assert typed("w1 ." + ENTER) == "w1 ."
 
 
+def test_a_byte_that_is_no_utf8_separates_words(predictor, keys):
+    keys.send_bytes(b"w1 \xffw1" + TAB.encode() + ENTER.encode())
+    best = words(predictor, "w1 ?w1")[0]
+    assert application(predictor).run() == f"w1 \udcff{best} "
+
+
 def test_an_empty_slot_takes_nothing(typed):
     assert typed("zz" + ALT_1 + ALT_3 + ENTER) == "zz"
 

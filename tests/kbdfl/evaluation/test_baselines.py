@@ -36,8 +36,9 @@ def test_scores_are_those_of_a_user_who_types_against_the_suggestions(training, 
         scores = evaluate_baseline(model, unseen)
         found = (scores.recall_top1, scores.recall_top3, scores.mrr, scores.ksr)
         assert found == pytest.approx(naive(model, unseen))
-        recall = model.recall(unseen)
-        assert found[:2] == pytest.approx((recall["top1"], recall["top3"]))
+        if kind is Trigram:
+            recall = model.recall(unseen)
+            assert found[:2] == (recall["top1"], recall["top3"])
 
 
 def test_without_a_word_there_is_nothing_to_predict():
