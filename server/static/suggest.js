@@ -5,6 +5,7 @@
 //
 // Logits depend on committed words only: a typed letter filters what the model has said already.
 import { cased } from "./casing.js";
+import { logSum } from "./softmax.js";
 import { SPECIALS } from "./tokens.js";
 
 const REMEMBERED = 1000; // latencies
@@ -116,9 +117,6 @@ function fromFirst({ logits, top: [first] }) {
 
 /** Probabilities among all words, the specials left out. */
 function amongAll(logits) {
-  let largest = -Infinity;
-  for (let id = SPECIALS; id < logits.length; id++) largest = Math.max(largest, logits[id]);
-  let sum = 0;
-  for (let id = SPECIALS; id < logits.length; id++) sum += Math.exp(logits[id] - largest);
-  return (logit) => Math.exp(logit - largest) / sum;
+  const norm = logSum(logits);
+  return (logit) => Math.exp(logit - norm);
 }
