@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -225,3 +226,17 @@ def problem(answer) -> dict:
 @pytest.fixture(name="problem")
 def problem_fixture():
     return problem
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium, which asks nobody for anything by itself."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium is installed (Debian: apt install chromium)")
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()

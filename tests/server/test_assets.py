@@ -55,6 +55,8 @@ def test_the_runtime_is_packed_typed_and_kept_for_good(client, runtime, name):
         assert answer.content_type == RUNTIME_TYPES[name]
         assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
         assert answer.headers["Vary"] == "Accept-Encoding"
+    refused = client.get(address, headers={"Accept-Encoding": "gzip;q=0, *;q=0"})
+    assert (refused.headers.get("Content-Encoding"), refused.data) == (None, content)
     again = client.get(address, headers=ZIP | {"If-None-Match": packed.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
 

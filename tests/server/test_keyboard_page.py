@@ -1,36 +1,28 @@
 """The keyboard in a real headless Chromium: one page, loaded once, and then cut off from the network."""
 
 import re
-import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from kbdfl.export.bundle import write_bundle
-from kbdfl.export.graph import PRECISIONS
 from kbdfl.kernels.train import local_sgd
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.rng import stream
 from kbdfl.server.app import create_app
 from kbdfl.server.assets import WebRuntime, distance_library
-from kbdfl.server.bundles import open_bundle
+from kbdfl.server.bundles import open_bundle, write_precisions
 from kbdfl.server.serving import running
 from kbdfl.text import Vocabulary, training_batches
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright.expect
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"),
-]
+pytestmark = pytest.mark.browser
 needs_npm = pytest.mark.skipif(
     WebRuntime.find() is None or distance_library() is None,
     reason="the page's libraries are not installed (npm ci in server/web)",
 )
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 SENTENCES = (
     """
 see you later|see you tomorrow|see you at home|see you tomorrow at home|i am on my way home|i'm at home
@@ -57,15 +49,9 @@ def bundle(tmp_path_factory):
     params = init_params(config, seed=1)
     shape = {"vocab": config.vocab, "embed": config.embed, "hidden": config.hidden}
     delta, *_ = local_sgd(params, **shape, **batches.arrays, learning_rate=1.0, clip_norm=1.0)
-    for precision in PRECISIONS:
-        write_bundle(
-            folder if precision == "float32" else folder / precision,
-            params=(params + delta).astype(np.float32),
-            config=config,
-            vocabulary=vocabulary,
-            precision=precision,
-            facts={"rounds": 7, "version": 7, "data": "a test"},
-        )
+    facts = {"rounds": 7, "version": 7, "data": "a test"}
+    trained = (params + delta).astype(np.float32)
+    write_precisions(folder, params=trained, config=config, vocabulary=vocabulary, facts=facts)
     return open_bundle(folder)
 
 
@@ -79,14 +65,6 @@ def app(bundle):
 def address(app):
     with running(app) as server:
         yield f"{server.url}/keyboard"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +180,8 @@ def test_the_keys_of_the_screen_do_what_they_say(keyboard):
 def test_emoji_have_a_page_and_one_backspace_takes_one(keyboard):
     press(keyboard, "emoji", "👍", "🎉", "back")
     expect(message(keyboard)).to_have_value("👍")
+    keyboard.keyboard.type("ok")  # the caret has stayed in the message
+    expect(message(keyboard)).to_have_value("👍ok")
     press(keyboard, "letters")
     expect(keyboard.locator('[data-key="q"]')).to_be_visible()
 
@@ -351,6 +331,9 @@ def test_the_menu_opens_without_holding_and_escape_closes_it(keyboard, how):
     keyboard.keyboard.type("how are ")
     expect(best(keyboard)).to_have_text("you")
     menu = open_menu(keyboard, how)
+    for name in ("Close", "Never suggest “you”"):
+        keyboard.keyboard.press("Tab")  # stays inside
+        expect(menu.get_by_role("button", name=name)).to_be_focused()
     keyboard.keyboard.press("Escape")
     expect(menu).to_be_hidden()
     expect(best(keyboard)).to_have_text("you")
@@ -503,6 +486,62 @@ def test_the_precision_can_be_switched_and_what_was_learned_outlives_a_reload(op
     assert page.complaints == []
 
 
+OVERTAKEN = """async () => {
+  const { Brain } = await import("/static/brain.js");
+  const brain = new Brain();
+  const done = await Promise.all(["float32", "int8", "int4"].map((precision) => brain.load(precision)));
+  return [done, brain.model.precision, (await brain.suggest("how are ", "")).slots[0].text];
+}"""
+
+
+@needs_npm
+def test_the_last_choice_of_a_precision_wins(open_keyboard):
+    page = open_keyboard("browser")
+    assert page.evaluate(OVERTAKEN) == [[False, False, True], "int4", "you"]
+    assert page.complaints == []
+
+
+@needs_npm
+def test_a_precision_that_cannot_be_fetched_leaves_the_model_in_place(keyboard):
+    keyboard.get_by_role("radio", name="float32").click()
+    note = "No float32 model: The server does not answer. int8 goes on."
+    for place in ("#where-note", "#said"):
+        expect(keyboard.locator(place)).to_have_text(note)
+    expect(keyboard.get_by_role("radio", name="int8")).to_be_checked()
+    message(keyboard).fill("how are ")
+    expect(best(keyboard)).to_have_text("you")
+    keyboard.asked.clear()
+    keyboard.complaints.clear()  # the browser's own, of the request that failed
+
+
+@needs_npm
+@pytest.mark.parametrize("kept", ["{", "3", '{"rows": 1}', "null"])
+def test_the_page_opens_whatever_was_kept(open_keyboard, kept):
+    page = open_keyboard("browser")
+    for name in ("personal", "blocked", "alone", "precision"):
+        page.evaluate("([name, kept]) => (localStorage[`kbdfl.${name}`] = kept)", [name, kept])
+    page.reload()
+    expect(best(page)).not_to_be_empty()
+    assert page.complaints == []
+
+
+@needs_npm
+@pytest.mark.parametrize("storage", ["throw new DOMException('denied')", "return null"])
+def test_the_page_works_without_storage(browser, address, storage):
+    context = browser.new_context()
+    context.add_init_script(f"Object.defineProperty(window, 'localStorage', {{ get() {{ {storage}; }} }})")
+    page = context.new_page()
+    page.goto(address)
+    expect(best(page)).not_to_be_empty()
+    for _ in range(5):
+        send(page, "zorbax quimble")
+    expect(best(page)).to_have_text("Zorbax")
+    expect(page.locator("#learned-note")).to_contain_text("until it closes")
+    page.get_by_role("button", name="Forget everything").click()
+    expect(best(page)).not_to_have_text("Zorbax")
+    context.close()
+
+
 @pytest.fixture
 def served_page(app, open_keyboard, monkeypatch):
     """The page as it is where npm was not there."""
@@ -547,11 +586,20 @@ def test_an_answer_that_comes_late_does_not_replace_a_newer_one(served_page):
 
 def test_the_page_says_when_its_server_is_gone_and_recovers(served_page):
     served_page.route("**/v1/predict", lambda route: route.abort())
-    served_page.keyboard.type("see y")
+    served_page.clock.install()
+    for letter in "see y":
+        with served_page.expect_event("requestfailed"):
+            served_page.keyboard.type(letter)
     expect(served_page.locator("#where")).to_have_text("No answer")
     expect(served_page.get_by_text("The server does not answer")).to_be_visible()
     expect(best(served_page)).to_be_empty()
+    again = []
+    served_page.on("requestfailed", lambda request: again.append(request.url))
+    with served_page.expect_event("requestfailed"):
+        served_page.clock.fast_forward(2_000)
+    assert len(again) == 1  # and not one for each letter
     served_page.unroute("**/v1/predict")
+    served_page.clock.fast_forward(2_000)
     expect(slot(served_page, "you")).to_be_visible()
     expect(served_page.locator("#where")).to_have_text("On the server")
     served_page.complaints.clear()  # the browser's own, of the requests that failed

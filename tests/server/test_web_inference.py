@@ -1,6 +1,5 @@
 """The model in a real browser: the modules of server/static against the Python they repeat, and without a network."""
 
-import shutil
 import unicodedata
 from types import SimpleNamespace
 
@@ -18,17 +17,10 @@ from kbdfl.server.bundles import open_bundle, write_precisions
 from kbdfl.server.serving import running
 from kbdfl.text import Vocabulary, public_words
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt install chromium)"),
-]
+pytestmark = pytest.mark.browser
 needs_runtime = pytest.mark.skipif(
     WebRuntime.find() is None, reason="onnxruntime-web is not installed (npm ci in server/web)"
 )
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 WORDS = 1_000
 
 # What the page does; each is called with one JSON value and gives one back.
@@ -90,14 +82,6 @@ def app(bundle):
 def address(app):
     with running(app) as server:
         yield f"{server.url}/keyboard"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
