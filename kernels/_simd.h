@@ -166,19 +166,6 @@ KBDFL_CLONES static void kb_add(int64_t n, const float *restrict a, float *restr
     for (int64_t j = 0; j < n; j++) out[j] += a[j];
 }
 
-/* The sum of squares of x (n,): float partial sums over stretches of 4096, double over these. */
-KBDFL_CLONES static double kb_sum_squares(int64_t n, const float *restrict x) {
-    double total = 0.0;
-    for (int64_t start = 0; start < n; start += 4096) {
-        int64_t end = start + 4096 < n ? start + 4096 : n;
-        float part = 0.0f;
-#pragma omp simd reduction(+ : part)
-        for (int64_t j = start; j < end; j++) part += x[j] * x[j];
-        total += part;
-    }
-    return total;
-}
-
 /* x (n,) -= step * g (n,). */
 KBDFL_CLONES static void kb_descend(int64_t n, float step, const float *restrict g, float *restrict x) {
     for (int64_t j = 0; j < n; j++) x[j] -= step * g[j];

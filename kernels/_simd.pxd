@@ -16,10 +16,12 @@ cdef extern from "_simd.h" nogil:
     void kb_prefetch(const float *p, int64_t floats)
     void kb_add_rows(int n, int C, int64_t stride, const float *a, float *out)
     void kb_add(int64_t n, const float *a, float *out)
-    double kb_sum_squares(int64_t n, const float *x)
     void kb_descend(int64_t n, float step, const float *g, float *x)
     void kb_descend_bent(
         int64_t n, float rate, float share, float proximal, float momentum, const float *g, const float *origin,
         const float *correction, float *v, float *x,
     )
     void kb_subtract(int64_t n, const float *a, const float *b, float *out)
+
+cdef extern from "norm_simd.h" nogil:
+    double kb_squared_norm(int64_t n, const float *x)

@@ -17,7 +17,7 @@ from _cifg cimport Dims, Params, cifg_backward, cifg_forward, parameter_floats, 
 from _head cimport head_forward_backward
 from _local cimport Scratch, scratch_floats, slice_scratch
 from _packed cimport Capacity, batch_rows, capacity
-from _simd cimport kb_descend, kb_descend_bent, kb_subtract, kb_sum_squares
+from _simd cimport kb_descend, kb_descend_bent, kb_squared_norm, kb_subtract
 
 
 cdef struct Outcome:
@@ -78,7 +78,7 @@ cdef Outcome run(
             outcome.loss += batch_gradient(d, p, g, s, inputs, targets, active, steps[k], N, learned)
             share = 1.0
             if rule.clip > 0:
-                norm = sqrt(kb_sum_squares(P, gradient))
+                norm = sqrt(kb_squared_norm(P, gradient))
                 if norm > rule.clip:
                     share = rule.clip / norm
             if bent:
@@ -166,12 +166,16 @@ def local_sgd(
     ball's. With time_budget_s > 0 the run stops before the first batch that would begin after that many seconds.
     NaN and infinity pass through the arithmetic into the delta and the loss. Returns (delta float32 (P,) = trained
     - received, summed loss, learned targets, steps done). Raises ValueError when an index or a length would lead
-    outside an array, proximal or momentum is out of its range, or the workspace is in use.
+    outside an array, a number is out of its range, or the workspace is in use.
     """
     cdef Dims d = dims_of(vocab, embed, hidden)
     error = model_error(d, params.shape[0]) or packed_error(vocab, inputs, targets, active, steps)
     if error is None and correction is not None and correction.shape[0] != params.shape[0]:
         error = f"correction must hold {params.shape[0]} numbers as params does, got {correction.shape[0]}"
+    if error is None and not -INFINITY < learning_rate < INFINITY:
+        error = f"learning_rate must be finite, got {learning_rate}"
+    if error is None and not clip_norm >= 0:
+        error = f"clip_norm must be >= 0, got {clip_norm}"
     if error is None and not 0 <= proximal < INFINITY:
         error = f"proximal must be >= 0 and finite, got {proximal}"
     if error is None and not 0 <= momentum < 1:

@@ -238,12 +238,23 @@ def test_a_bent_step_is_the_twins(gradcheck, tiny, draw_params, draw_sentences, 
     assert gradcheck.relative_error(delta, expected) < 1e-4
 
 
-def test_what_bends_nothing_changes_no_bit(tiny, draw_params, draw_sentences, rows):
+def test_a_correction_of_zeros_bends_nothing(gradcheck, tiny, draw_params, draw_sentences, rows):
     run = {**tiny.dims, **rows(epochs_of(draw_sentences, tiny)), "learning_rate": 0.2, "clip_norm": 1.0}
     params = draw_params(tiny)
     plain, *_ = local_sgd(params, **run)
-    bent, *_ = local_sgd(params, **run, proximal=0.0, momentum=0.0, correction=None)
-    np.testing.assert_array_equal(bent, plain)
+    bent, *_ = local_sgd(params, **run, correction=np.zeros(params.size, np.float32))
+    assert gradcheck.relative_error(bent, plain) < 1e-5
+
+
+def test_a_gradient_whose_squares_leave_float32_is_clipped(tiny, draw_params, draw_sentences, rows):
+    params = draw_params(tiny)
+    tiny.spec.views(params)["wp"][:] *= np.float32(1e20)  # large where it meets the embedding's gradient
+    packed = rows([draw_sentences(tiny, (4, 6), seed=2)])
+    found, _ = gradient(params, **tiny.dims, **batch(rows, draw_sentences(tiny, (4, 6), seed=2)))
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() > 1.9e19
+    delta, *_ = local_sgd(params, **tiny.dims, **packed, learning_rate=1.0, clip_norm=1.0)
+    assert np.abs(tiny.spec.views(delta)["emb"]).max() > 0.01
 
 
 def test_momentum_begins_anew_with_every_run(tiny, draw_params, draw_sentences, rows):
@@ -264,6 +275,9 @@ def test_scratch_bytes_counts_the_velocity(tiny, draw_params, draw_sentences, ro
 @pytest.mark.parametrize(
     ("option", "message"),
     [
+        ({"learning_rate": np.inf}, "learning_rate must be finite, got inf"),
+        ({"clip_norm": -1.0}, "clip_norm must be >= 0, got -1.0"),
+        ({"clip_norm": np.nan}, "clip_norm must be >= 0, got nan"),
         ({"proximal": -0.1}, "proximal must be >= 0 and finite, got -0.1"),
         ({"proximal": np.nan}, "proximal must be >= 0 and finite, got nan"),
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
@@ -273,7 +287,7 @@ def test_scratch_bytes_counts_the_velocity(tiny, draw_params, draw_sentences, ro
 def test_what_cannot_bend_a_step_is_refused(tiny, draw_params, draw_sentences, rows, option, message):
     packed = rows([draw_sentences(tiny, (3, 2))])
     with pytest.raises(ValueError, match=message):
-        local_sgd(draw_params(tiny), **tiny.dims, **packed, learning_rate=0.1, **option)
+        local_sgd(draw_params(tiny), **tiny.dims, **packed, **({"learning_rate": 0.1} | option))
 
 
 def test_read_only_params_and_batches_are_accepted(tiny, draw_params, draw_sentences, rows, dims):
