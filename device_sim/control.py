@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kbdfl.algorithms.base import chain
-from kbdfl.algorithms.scaffold import correction
+from kbdfl.algorithms.scaffold import correction, read_change
 from kbdfl.assignment import Assignment
 from kbdfl.errors import ModelError
 from kbdfl.kernels.accumulate import l2_norm
@@ -15,7 +15,7 @@ from kbdfl.model import CifgConfig
 from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint
 from kbdfl.rng import seed_of
 from kbdfl.text import IGNORED, PackedBatches
-from kbdfl.transform import Update, decode_chain, encode_chain
+from kbdfl.transform import Update, encode_chain
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,6 +140,7 @@ def encode_control(
     kept, transforms = controls.at(assignment), chain(assignment.upload, assignment.update_clip_norm)
     before = np.zeros_like(renewed) if kept is None else kept.values
     update = encode_chain(transforms, renewed - before, seed=seed_of(assignment.seed, "control"))
-    read = before + decode_chain(transforms, update, renewed.size)
+    bound = assignment.update_clip_norm
+    read = before + read_change(transforms, update, size=renewed.size, norm_bound=bound)
     controls.offer(Control(read, assignment.task, assignment.spec, assignment.vocabulary, assignment.round))
     return update, kept is None

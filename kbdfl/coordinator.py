@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kbdfl.algorithms.aggregate import Gathering, gather
-from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl
+from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl, read_change
 from kbdfl.algorithms.server import State
 from kbdfl.assignment import Assignment
 from kbdfl.errors import Conflict, ModelError, TooLarge, WireError
@@ -27,7 +27,7 @@ from kbdfl.params import digest
 from kbdfl.rng import seed_of
 from kbdfl.rounds import RoundResult, Store
 from kbdfl.task import Task
-from kbdfl.transform import decode_chain
+from kbdfl.transform import Update
 from kbdfl.wire import Report, decode_report
 
 LARGEST_LOSS = 1e9  # no model that can still be saved loses more; a sum over any cohort stays a number
@@ -164,7 +164,7 @@ class Coordinator:
         weight = self.task.algorithm.weight(report.examples)
         change = None
         if report.control is not None:
-            change = decode_chain(self.task.algorithm.transforms, report.control, self.params.size)
+            change = self._read_change(report.control)
         self._now.gathered.add(device, report.update, weight=weight)
         if self._control is not None and change is not None:
             self._control.add(change, weight=weight, first=report.first_control)
@@ -275,6 +275,10 @@ class Coordinator:
         params.setflags(write=False)
         self.params = params
         self._sha256 = digest(params)
+
+    def _read_change(self, update: Update) -> np.ndarray:
+        algorithm, size = self.task.algorithm, self.params.size
+        return read_change(algorithm.transforms, update, size=size, norm_bound=algorithm.update_clip_norm)
 
     def _set_control(self) -> None:
         scaffold = self.task.algorithm.client.scaffold

@@ -8,11 +8,14 @@ One departure: a phone that comes for the first time, or whose c_i has expired, 
 correction, where the paper would begin with c_i = 0 and so add a whole c to its gradients.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from kbdfl.algorithms.aggregate import bounding_factor
 from kbdfl.algorithms.server import State
+from kbdfl.transform import Transform, Update, decode_chain
 
 CONTROL_STATE = ("control", "control_weight")  # of the server, beside its rule's
 OPTIONS = (0, 1, 2)  # none, and how the paper renews a c_i
@@ -32,6 +35,17 @@ def renewed_control(
     """
     own = delta / np.float32(-steps * learning_rate)
     return own if corrected is None else own - corrected
+
+
+def read_change(
+    transforms: Sequence[Transform], update: Update, *, size: int, norm_bound: float
+) -> np.ndarray:
+    """c_i+ - c_i, float32 (P,), as phone and server both take it from a report. Raises WireError.
+
+    What is longer than `norm_bound` > 0 is scaled down to it, as a delta is.
+    """
+    change = decode_chain(transforms, update, size)
+    return np.float32(bounding_factor(change, norm_bound)) * change
 
 
 @dataclass(slots=True)

@@ -123,6 +123,15 @@ def test_a_phone_keeps_what_the_server_reads_and_only_once_it_was_counted(task, 
     assert store.at(later) is not None
 
 
+def test_the_change_is_no_longer_than_an_update_may_be(task, params, sentences):
+    bound = 1e-3
+    short, store = replace(task, upload="int8", update_clip_norm=bound), ControlStore()
+    play(short, params, sentences, controls=store)
+    store.settle()
+    assert np.linalg.norm(store.kept.values) == pytest.approx(bound, rel=1e-2)
+    assert np.linalg.norm(store.kept.values) <= bound * (1 + 1e-5)
+
+
 @pytest.mark.parametrize("other", [{"task": "b"}, {"spec": "0" * 16}, {"vocabulary": "0" * 64}, {"round": 2}])
 def test_a_control_variate_of_another_task_layout_or_time_is_none(task, params, other):
     store = kept(task, params)

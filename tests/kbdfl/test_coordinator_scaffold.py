@@ -16,11 +16,13 @@ CONFIG = CifgConfig(vocab=8, embed=2, hidden=3)
 SIZE = CONFIG.spec.size
 
 
-def make_task(*, scaffold=2, server=None, **rounds):
+def make_task(*, scaffold=2, server=None, clip=0.0, **rounds):
     return Task(
         name="test keyboard",
         config=CONFIG,
-        algorithm=Algorithm(ClientRule(scaffold=scaffold), upload="float32", server=server or FedAvg()),
+        algorithm=Algorithm(
+            ClientRule(scaffold=scaffold), upload="float32", update_clip_norm=clip, server=server or FedAvg()
+        ),
         rule=RoundRule(**({"cohort": 2, "over_selection": 1.0, "deadline_s": 10.0, "rounds": 4} | rounds)),
         vocabulary_sha256="ab" * 32,
         seed=1,
@@ -79,6 +81,12 @@ def test_changes_that_came_with_an_abandoned_round_count_with_the_next():
     send(coordinator, "b", change=2.0, now=11.0)
     send(coordinator, "a", change=2.0, first=False, now=11.0)
     np.testing.assert_allclose(coordinator.control, vector((6 + 2) / 2))
+
+
+def test_a_change_that_lies_about_its_norm_counts_up_to_the_bound():
+    coordinator = coordinate(make_task(clip=0.5, cohort=1))
+    send(coordinator, "a", change=encode_chain(make_task().algorithm.transforms, vector(9.0), seed=1))
+    assert np.linalg.norm(coordinator.control) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("server", [FedAvg(), FedAdam()], ids=repr)
