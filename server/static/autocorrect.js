@@ -62,7 +62,7 @@ const PLACES = new Map(
 );
 
 /** Whether two letters' keys touch. */
-export function neighbours(a, b) {
+function neighbours(a, b) {
   const [one, other] = [PLACES.get(a), PLACES.get(b)];
   return Boolean(one && other) && Math.abs(one.x - other.x) <= 1 && Math.abs(one.y - other.y) <= 1;
 }
