@@ -163,7 +163,7 @@ class Phone:
                 f"a check-in must be answered by assigned, wait or finished, got {status!r}"[:200]
             )
         assignment = Assignment.from_json(answer)
-        this_round = (assignment.task, assignment.round)
+        asked_s, this_round = time.monotonic(), (assignment.task, assignment.round)
         if self._out_of == this_round:
             return Cycle("wait", retry_after_s=_BACK_S)
         try:
@@ -179,13 +179,16 @@ class Phone:
             return Cycle("dropped", downlink_bytes=downlink)
         try:
             check_model(assignment, params, self._vocabulary)
-            run = prepare(assignment, self._log.sentences(self._vocabulary), budget=self._budget)
+            budget = self._budget
+            if assignment.client.partial_work:
+                budget = budget.within(assignment.deadline_s, fetching_s=time.monotonic() - asked_s)
+            run = prepare(assignment, self._log.sentences(self._vocabulary), budget=budget)
             frame = train(
                 assignment,
                 params,
                 run,
                 device=self.device,
-                budget=self._budget,
+                budget=budget,
                 workspace=workspace,
                 shared_control=shared_control,
                 controls=self._controls,

@@ -100,11 +100,11 @@ def step_correction(
     return correction(shared, own)
 
 
-def learned_batches(batches: PackedBatches) -> np.ndarray:
-    """bool (K,): which batches have a target to learn, and so make a step."""
+def learned_words(batches: PackedBatches) -> np.ndarray:
+    """int (K,): how many targets each batch learns; one without any makes no step."""
     firsts = np.concatenate([[0], np.cumsum(batches.steps)[:-1]])
     rows = np.add.reduceat(batches.active, firsts)
-    return np.add.reduceat(batches.targets != IGNORED, np.cumsum(rows) - rows) > 0
+    return np.add.reduceat((batches.targets != IGNORED).astype(np.int64), np.cumsum(rows) - rows)
 
 
 def mean_gradient(
@@ -112,7 +112,7 @@ def mean_gradient(
 ) -> np.ndarray:
     """Option I's g_i(x): the mean of the first `count` batches' gradients at `params`, each clipped as a step is."""
     total, row, step, used = np.zeros_like(params), 0, 0, 0
-    for steps, learned in zip(batches.steps[:count], learned_batches(batches)[:count], strict=True):
+    for steps, learned in zip(batches.steps[:count], learned_words(batches)[:count], strict=True):
         active = batches.active[step : step + steps]
         rows = slice(row, row + int(active.sum()))
         if learned:

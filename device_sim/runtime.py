@@ -5,7 +5,7 @@ against what arrived before a single word is read.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from kbdfl.coordinator import LARGEST_LOSS
 from kbdfl.device_sim.control import (
     ControlStore,
     encode_control,
-    learned_batches,
+    learned_words,
     mean_gradient,
     step_correction,
 )
@@ -62,6 +62,18 @@ class Budget:
         if not 0 <= self.time_s < float("inf"):
             raise ConfigError(f"time_s must be >= 0 and finite, got {self.time_s}")
 
+    def within(self, deadline_s: float, *, fetching_s: float) -> "Budget":
+        """What is left of it for training so that a report arrives in `deadline_s`.
+
+        Sending it is taken to last as long as the fetching did. Raises OverBudget when there is no time left.
+        """
+        left_s = deadline_s - 2 * fetching_s
+        if left_s <= 0:
+            raise OverBudget(
+                f"the round ends in {deadline_s:.3g} s, and fetching the model took {fetching_s:.3g} s"
+            )
+        return replace(self, time_s=min(self.time_s or left_s, left_s))
+
 
 @dataclass(frozen=True, slots=True)
 class LocalRun:
@@ -69,6 +81,23 @@ class LocalRun:
 
     part: Submodel
     examples: int
+
+    def within(self, words: int) -> "LocalRun":
+        """Its first batches, that learn from at most `words` words together, and their share of the messages.
+
+        Raises OverBudget when not even one is left.
+        """
+        batches = self.part.batches
+        count = int(np.searchsorted(np.cumsum(learned_words(batches)), words, side="right"))
+        if count == len(batches.steps):
+            return self
+        if count == 0:
+            raise OverBudget(f"no batch learns from at most {words} words")
+        return LocalRun(replace(self.part, batches=batches.first(count)), self.share(count))
+
+    def share(self, steps: int) -> int:
+        """How many messages `steps` of its batches count for: partial work counts for its share, at least for one."""
+        return max(1, round(self.examples * min(1.0, steps / len(self.part.batches.steps))))
 
 
 def has_known_word(sentences: Sequence[Sequence[int]]) -> bool:
@@ -197,8 +226,6 @@ def train(
     # Written so that a NaN fails it.
     if not loss / tokens <= LARGEST_LOSS:
         raise Diverged(f"training diverged: it lost {loss / tokens:.3g} nats a word")
-    # Partial work counts for its share of the messages.
-    examples = max(1, round(run.examples * min(1.0, steps / len(part.batches.steps))))
     try:
         update = encode_chain(
             chain(assignment.upload, assignment.update_clip_norm), part.report(delta), seed=assignment.seed
@@ -217,7 +244,7 @@ def train(
         model_sha256=assignment.model_sha256,
         spec_hash=assignment.coordinates.hash,
         upload=assignment.upload,
-        examples=examples,
+        examples=run.share(steps),
         tokens=tokens,
         train_loss=loss / tokens,
         control=control,
@@ -244,5 +271,5 @@ def _renewed_control(
     if rule.scaffold == 1:
         one_pass = -(-run.examples // rule.batch_size)
         return mean_gradient(params, run.part.config, batches, count=one_pass, clip_norm=rule.clip_norm)
-    made = int(learned_batches(batches)[:steps].sum())
+    made = int((learned_words(batches)[:steps] > 0).sum())
     return renewed_control(delta, corrected, steps=made, learning_rate=rule.learning_rate)

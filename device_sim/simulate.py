@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
-from math import inf, nextafter
+from math import ceil, inf, nextafter
 
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
@@ -142,15 +142,19 @@ class Simulation:
             c.downloaded(downlink)
             if self._random.random() < self._config.settings.dropout:
                 continue
+            rule = assignment.client
+            # The report takes about a byte a parameter, and as much for the change of a control variate.
+            uplink = assignment.coordinates.model.spec.size * (2 if rule.scaffold else 1)
+            transfer_s = (downlink + uplink) / BYTES_PER_S
+            passes = 1 + (rule.scaffold == 1) / rule.epochs
             try:
                 run = prepare(assignment, sentences)
+                if rule.partial_work:
+                    in_time = (assignment.deadline_s - transfer_s) * TOKENS_PER_S / passes
+                    run = run.within(ceil(in_time) - 1)
             except (Declined, DataError):
                 continue
-            # The report takes about a byte a parameter, and as much for the change of a control variate.
-            uplink = run.part.coordinates.model.spec.size * (2 if assignment.client.scaffold else 1)
-            seconds = (downlink + uplink) / BYTES_PER_S
-            passes = 1 + (assignment.client.scaffold == 1) / assignment.client.epochs
-            seconds += passes * run.part.batches.tokens / TOKENS_PER_S
+            seconds = transfer_s + passes * run.part.batches.tokens / TOKENS_PER_S
             jobs.append(Job(device, assignment, run, now + seconds))
         return sorted(jobs, key=lambda job: (job.arrival_s, job.device))
 

@@ -75,7 +75,7 @@ def _fields(cls: type, document: Any) -> dict[str, Any]:
     if not isinstance(document, dict) or document.keys() != hints.keys():
         raise WireError(f"an assignment's {cls.__name__} must have the fields {', '.join(hints)}")
     for name, hint in hints.items():
-        wanted = {int: int, float: (int, float), str: str}.get(hint, dict)
-        if not isinstance(document[name], wanted) or isinstance(document[name], bool):
+        wanted = {int: int, float: (int, float), str: str, bool: bool}.get(hint, dict)
+        if not isinstance(document[name], wanted) or isinstance(document[name], bool) != (hint is bool):
             raise WireError(f"an assignment's {name} must be a {hint.__name__}, got {document[name]!r}"[:200])
     return dict(document)

@@ -192,6 +192,12 @@ class PackedBatches:
         """The four arrays by name, as the kernels take them."""
         return {"inputs": self.inputs, "targets": self.targets, "active": self.active, "steps": self.steps}
 
+    def first(self, count: int) -> "PackedBatches":
+        """The first `count` batches."""
+        active = self.active[: self.steps[:count].sum()]
+        rows = active.sum()
+        return PackedBatches(self.inputs[:rows], self.targets[:rows], active, self.steps[:count])
+
     @property
     def tokens(self) -> int:
         """How many targets are learned."""

@@ -65,7 +65,9 @@ class Algorithm:
 
 PRESETS = {
     "fedavg": Algorithm(client=ClientRule(learning_rate=1.0), server=FedAvg()),
-    "fedprox": Algorithm(client=ClientRule(learning_rate=1.0, proximal=0.01), server=FedAvg()),
+    "fedprox": Algorithm(
+        client=ClientRule(learning_rate=1.0, proximal=0.01, partial_work=True), server=FedAvg()
+    ),
     "scaffold": Algorithm(
         client=ClientRule(learning_rate=1.0, scaffold=2), server=FedAvg(), weights="uniform"
     ),

@@ -25,6 +25,7 @@ class ClientRule:
     scaffold             control variates (`kbdfl.algorithms.scaffold`), renewed by the paper's option 1, a gradient of
                          its own at the received model, or 2, the mean of the local steps; 0 = none
     control_rounds       a phone's control variate that is older does not correct its steps; 0 = however old
+    partial_work         a phone that would be late reports the steps that it can make in time; else it is too late
     clip_norm            bound on the L2 norm of each step's gradient, without the pull; 0 = none
     max_messages         a phone with more draws this many anew in every round (users are heavy-tailed)
     max_words            longer messages are cut
@@ -44,6 +45,7 @@ class ClientRule:
     proximal: float = 0.0
     scaffold: int = 0
     control_rounds: int = 0
+    partial_work: bool = False
     clip_norm: float = 1.0
     max_messages: int = 200
     max_words: int = 30

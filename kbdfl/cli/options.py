@@ -44,6 +44,11 @@ _OPTIONS = [
     click.option("--client-momentum", type=float, help="Momentum of the local steps.  [default: 0]"),
     click.option("--proximal", type=float, help="FedProx's mu, a pull to the received model.  [default: 0]"),
     click.option(
+        "--partial-work/--no-partial-work",
+        default=None,
+        help="A phone that would be late reports the steps it can make in time.  [default: no]",
+    ),
+    click.option(
         "--scaffold", type=int, help="SCAFFOLD by the paper's option 1 or 2; 0 = not.  [default: 0]"
     ),
     click.option(
@@ -127,6 +132,7 @@ def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any
         steps=options["local_steps"],
         momentum=options["client_momentum"],
         proximal=options["proximal"],
+        partial_work=options["partial_work"],
         scaffold=options["scaffold"],
         control_rounds=options["control_rounds"],
         clip_norm=options["clip_norm"],

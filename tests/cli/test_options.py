@@ -47,7 +47,7 @@ def test_every_option_reaches_its_field():
         --rounds 7 --cohort 5 --over-selection 1.5 --min-reports 2 --deadline-s 11
         --server-lr 0.5 --epochs 2 --batch-size 8 --client-lr 0.25 --clip-norm 0 --max-messages 33
         --candidates 400 --report-words 800 --local-steps 4 --client-momentum 0.5 --proximal 0.75
-        --final-client-lr 0.125 --client-decay-rounds 6
+        --final-client-lr 0.125 --client-decay-rounds 6 --partial-work
         --upload float32 --update-clip-norm 1.25 --max-weight 10 --weights sqrt
         --aggregate krum --faulty 2 --keep 4
     """
@@ -59,7 +59,7 @@ def test_every_option_reaches_its_field():
     assert (c.epochs, c.batch_size, c.learning_rate, c.clip_norm, c.max_messages) == (2, 8, 0.25, 0, 33)
     assert (c.candidates, c.report_words) == (400, 800)
     assert (c.steps, c.momentum, c.proximal) == (4, 0.5, 0.75)
-    assert (c.final_learning_rate, c.decay_rounds) == (0.125, 6)
+    assert (c.final_learning_rate, c.decay_rounds, c.partial_work) == (0.125, 6, True)
     assert (a.upload, a.update_clip_norm, a.max_weight) == ("float32", 1.25, 10)
     assert (a.weights, a.aggregate) == ("sqrt", Krum(faulty=2, keep=4))
     assert a.server == FedAdam(learning_rate=0.5, decay_rounds=7)

@@ -146,6 +146,21 @@ def test_scaffold_over_http_keeps_the_mean_of_the_phones_control_variates(served
         np.testing.assert_array_equal(saved.server_state["control"], service._coordinator.control)
 
 
+@pytest.mark.parametrize("partial", [True, False])
+def test_a_phone_asked_for_partial_work_stays_within_the_rounds_time(served, new_phone, monkeypatch, partial):
+    budgets, train = [], agent.train
+
+    def spied(*arguments, budget, **options):
+        budgets.append(budget)
+        return train(*arguments, budget=budget, **options)
+
+    monkeypatch.setattr(agent, "train", spied)
+    with served(deadline_s=30.0, client=ClientRule(partial_work=partial)) as (_, url):
+        assert cycle(new_phone(url)).outcome == "reported"
+    (budget,) = budgets
+    assert 0 < budget.time_s < 30 if partial else budget.time_s == 0
+
+
 def test_a_late_report_leaves_the_control_variate_as_it_was(served, new_phone):
     rule = ClientRule(learning_rate=1.0, scaffold=2)
     with served(cohort=1, over_selection=2.0, rounds=3, client=rule) as (_, url):

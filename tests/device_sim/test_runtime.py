@@ -273,6 +273,32 @@ def test_partial_work_counts_for_its_share(assignment, params, sentences):
     assert report.examples == pytest.approx(max(1, share * len(sentences)), abs=1)
 
 
+def test_a_run_within_some_words_keeps_its_first_batches_and_their_share(assignment, params, sentences):
+    run = prepare(replace(assignment, client=ClientRule(batch_size=1, epochs=3)), sentences)
+    whole = run.part.batches.tokens
+    assert run.within(whole) is run
+    first = run.part.batches.first(1).tokens
+    with pytest.raises(OverBudget, match=f"no batch learns from at most {first - 1} words"):
+        run.within(first - 1)
+    for words in range(first, whole):
+        part = run.within(words)
+        batches = part.part.batches
+        assert batches.tokens <= words
+        done = len(batches.steps)
+        assert run.part.batches.first(done + 1).tokens > words
+        assert part.examples == max(1, round(len(sentences) * done / len(run.part.batches.steps)))
+        assert len(batches.inputs) == batches.active.sum()
+        assert len(batches.active) == batches.steps.sum()
+
+
+def test_the_time_left_for_training_leaves_some_for_the_report():
+    assert Budget(time_s=3.0).within(60.0, fetching_s=1.0) == Budget(time_s=3.0)
+    assert Budget(time_s=3.0).within(4.0, fetching_s=1.0) == Budget(time_s=2.0)
+    assert Budget().within(4.0, fetching_s=1.0) == Budget(time_s=2.0)
+    with pytest.raises(OverBudget, match="the round ends in 4 s, and fetching the model took 2 s"):
+        Budget().within(4.0, fetching_s=2.0)
+
+
 def test_no_time_at_all_is_no_report(assignment, params, sentences):
     run = prepare(assignment, sentences)
     with pytest.raises(OverBudget, match="no batch could be trained within 1e-300 s"):

@@ -174,6 +174,32 @@ def test_a_report_that_would_come_late_does_not_count(play):
     assert rows[0]["virtual_s"] == pytest.approx(slowest / 2)
 
 
+def test_stragglers_report_partial_work_if_the_rule_says_so(play, texts):
+    """Twenty passes take the heavier half of the phones longer than the deadline."""
+    words = np.array(
+        [sum(len(text.split()) for text in texts.texts[user]) for user in Population(texts).users]
+    )
+    deadline_s = 20 * float(np.median(words)) / simulate.TOKENS_PER_S
+    rule = {
+        "cohort": len(words),
+        "over_selection": 1.0,
+        "min_reports": 1,
+        "deadline_s": deadline_s,
+        "rounds": 1,
+    }
+
+    def first_row(**client):
+        algorithm = Algorithm(
+            ClientRule(epochs=20, learning_rate=0.1, batch_size=4, **client), server=FedAvg()
+        )
+        return play(algorithm=algorithm, rule=rule)[0][0]
+
+    late, partial = first_row(), first_row(partial_work=True)
+    assert 0 < late["reports"] < len(words) == partial["reports"]
+    assert late["tokens"] < partial["tokens"] < 20 * words.sum()
+    assert partial["virtual_s"] <= deadline_s
+
+
 def test_an_over_selected_phone_takes_the_place_of_one_that_declines(play, monkeypatch):
     declined = []
 

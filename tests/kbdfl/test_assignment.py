@@ -28,6 +28,7 @@ ASSIGNMENT = Assignment(
 )
 TEXTS = {"task", "model_sha256", "spec", "vocabulary", "upload"}
 NUMBERS = {"round", "version", "seed", "round_seed", "max_report_bytes"}
+BOOLEANS = {"partial_work"}
 FLOATS = {"update_clip_norm", "deadline_s", "clip_norm", "momentum", "proximal"}
 FLOATS |= {"learning_rate", "final_learning_rate"}
 PLACES = [
@@ -73,6 +74,8 @@ JSON = (
 def accepted(name, value):
     if name in TEXTS:
         return isinstance(value, str)
+    if name in BOOLEANS:
+        return isinstance(value, bool)
     if name in FLOATS:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, int) and not isinstance(value, bool) and name not in ("config", "client")
