@@ -21,7 +21,8 @@ class Mean:
         return 1
 
 
-Aggregate = Mean | Median | TrimmedMean | Krum
+Robust = Median | TrimmedMean | Krum
+Aggregate = Mean | Robust
 
 AGGREGATES: dict[str, type] = {"mean": Mean, "median": Median, "trimmed-mean": TrimmedMean, "krum": Krum}
 
@@ -40,8 +41,9 @@ def gather(
     aggregate: Aggregate, transforms: Sequence[Transform], *, size: int, norm_bound: float
 ) -> Gathering:
     """An empty round for updates of `size` values, none of which counts as longer than `norm_bound`; 0 = no bound."""
-    kind = _Sum if isinstance(aggregate, Mean) else _Kept
-    return kind(aggregate, transforms, size, norm_bound)
+    if isinstance(aggregate, Mean):
+        return _Sum(transforms, size, norm_bound)
+    return _Kept(aggregate, transforms, size, norm_bound)
 
 
 def bounding_factor(delta: np.ndarray, norm_bound: float) -> float:
@@ -53,7 +55,7 @@ def bounding_factor(delta: np.ndarray, norm_bound: float) -> float:
 class _Sum:
     """Adds every update once, in order of arrival."""
 
-    def __init__(self, _: Mean, transforms: Sequence[Transform], size: int, norm_bound: float) -> None:
+    def __init__(self, transforms: Sequence[Transform], size: int, norm_bound: float) -> None:
         self._transforms, self._norm_bound = transforms, norm_bound
         self._total, self._weight = np.zeros(size, np.float32), 0.0
 
@@ -73,7 +75,7 @@ class _Kept:
     """Keeps every update as it came; weights are not looked at."""
 
     def __init__(
-        self, aggregate: Aggregate, transforms: Sequence[Transform], size: int, norm_bound: float
+        self, aggregate: Robust, transforms: Sequence[Transform], size: int, norm_bound: float
     ) -> None:
         self._aggregate, self._transforms = aggregate, transforms
         self._size, self._norm_bound = size, norm_bound
