@@ -14,7 +14,7 @@ from kbdfl.kernels.train import gradient
 from kbdfl.model import CifgConfig
 from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint
 from kbdfl.rng import seed_of
-from kbdfl.text import IGNORED, PackedBatches
+from kbdfl.text import PackedBatches
 from kbdfl.transform import Update, encode_chain
 
 
@@ -100,19 +100,12 @@ def step_correction(
     return correction(shared, own)
 
 
-def learned_words(batches: PackedBatches) -> np.ndarray:
-    """int (K,): how many targets each batch learns; one without any makes no step."""
-    firsts = np.concatenate([[0], np.cumsum(batches.steps)[:-1]])
-    rows = np.add.reduceat(batches.active, firsts)
-    return np.add.reduceat((batches.targets != IGNORED).astype(np.int64), np.cumsum(rows) - rows)
-
-
 def mean_gradient(
     params: np.ndarray, config: CifgConfig, batches: PackedBatches, *, count: int, clip_norm: float
 ) -> np.ndarray:
     """Option I's g_i(x): the mean of the first `count` batches' gradients at `params`, each clipped as a step is."""
     total, row, step, used = np.zeros_like(params), 0, 0, 0
-    for steps, learned in zip(batches.steps[:count], learned_words(batches)[:count], strict=True):
+    for steps, learned in zip(batches.steps[:count], batches.learned[:count], strict=True):
         active = batches.active[step : step + steps]
         rows = slice(row, row + int(active.sum()))
         if learned:

@@ -18,7 +18,6 @@ from kbdfl.coordinator import LARGEST_LOSS
 from kbdfl.device_sim.control import (
     ControlStore,
     encode_control,
-    learned_words,
     mean_gradient,
     step_correction,
 )
@@ -88,7 +87,7 @@ class LocalRun:
         Raises OverBudget when not even one is left.
         """
         batches = self.part.batches
-        count = int(np.searchsorted(np.cumsum(learned_words(batches)), words, side="right"))
+        count = int(np.searchsorted(np.cumsum(batches.learned), words, side="right"))
         if count == len(batches.steps):
             return self
         if count == 0:
@@ -271,5 +270,5 @@ def _renewed_control(
     if rule.scaffold == 1:
         one_pass = -(-run.examples // rule.batch_size)
         return mean_gradient(params, run.part.config, batches, count=one_pass, clip_norm=rule.clip_norm)
-    made = int((learned_words(batches)[:steps] > 0).sum())
+    made = int((batches.learned[:steps] > 0).sum())
     return renewed_control(delta, corrected, steps=made, learning_rate=rule.learning_rate)

@@ -199,6 +199,12 @@ class PackedBatches:
         return PackedBatches(self.inputs[:rows], self.targets[:rows], active, self.steps[:count])
 
     @property
+    def learned(self) -> np.ndarray:
+        """int64 (K,): how many targets each batch learns; one without any makes no step."""
+        rows = np.add.reduceat(self.active, np.cumsum(self.steps) - self.steps)
+        return np.add.reduceat((self.targets != IGNORED).astype(np.int64), np.cumsum(rows) - rows)
+
+    @property
     def tokens(self) -> int:
         """How many targets are learned."""
         return int((self.targets != IGNORED).sum())

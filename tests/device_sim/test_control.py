@@ -7,11 +7,10 @@ import pytest
 
 from kbdfl.algorithms import ClientRule
 from kbdfl.algorithms.base import chain
-from kbdfl.device_sim.control import Control, ControlStore, learned_words, mean_gradient
+from kbdfl.device_sim.control import Control, ControlStore, mean_gradient
 from kbdfl.device_sim.runtime import Budget, Declined, OverBudget, memory_needed, prepare, train
 from kbdfl.errors import ModelError
 from kbdfl.kernels.train import local_sgd
-from kbdfl.text import pack
 from kbdfl.transform import decode_chain
 from kbdfl.wire import decode_report
 
@@ -65,15 +64,8 @@ def test_the_first_time_a_phone_trains_as_ever_and_reports_its_gradient(task, pa
     assert report.first_control
     assert np.dot(change, delta) < 0  # downhill is where it went
     if task.client.scaffold == 2:
-        steps = (learned_words(prepare(task, sentences).part.batches) > 0).sum()
+        steps = (prepare(task, sentences).part.batches.learned > 0).sum()
         np.testing.assert_allclose(change, -delta / (0.5 * steps), rtol=1e-5, atol=1e-9)
-
-
-def test_a_batch_without_a_word_to_learn_is_no_step(vocabulary):
-    batches = pack(
-        [vocabulary.encode_many([text]) for text in ("see you", "zyzzyva", "thanks", "you zyzzyva")]
-    )
-    assert learned_words(batches).tolist() == [2, 0, 1, 1]
 
 
 def test_the_first_option_is_the_mean_of_the_batches_gradients(assignment, params, sentences):

@@ -297,3 +297,28 @@ def test_training_shuffles_anew_every_epoch_and_follows_the_generator():
     assert targets(1) == targets(1) != targets(2)
     assert targets(1)[:36] != targets(1)[36:]
     assert sorted(targets(1)[:36]) == sorted(targets(1)[36:]) == list(range(4, 40))
+
+
+@given(
+    sentences=st.lists(st.lists(TOKENS, min_size=1, max_size=6), min_size=1, max_size=12),
+    batch_size=st.integers(1, 5),
+    steps=st.integers(1, 20),
+)
+def test_steps_are_the_first_batches_of_the_epochs(sentences, batch_size, steps):
+    sentences = [[BOS, *words, EOS] for words in sentences]
+    few, every = (
+        training_batches(
+            sentences,
+            batch_size=batch_size,
+            epochs=3,
+            max_words=9,
+            random=np.random.default_rng(1),
+            steps=bound,
+        )
+        for bound in (steps, 0)
+    )
+    for name, array in every.first(steps).arrays.items():
+        np.testing.assert_array_equal(few.arrays[name], array)
+    assert len(few.steps) == min(steps, len(every.steps))
+    learned = [every.first(k + 1).tokens - every.first(k).tokens for k in range(len(every.steps))]
+    assert every.learned.tolist() == learned
