@@ -81,11 +81,18 @@ def held_out_users(source: Source, *, at_most: int | None = None) -> Sequence[st
 
 def held_out_sentences(source: Source, vocabulary: Vocabulary, *, words: int, seed: int) -> list[list[int]]:
     """Token ids of about `words` words of held-out users' messages, drawn user by user in a random order."""
-    users = list(held_out_users(source, at_most=5_000))
-    stream(seed, "held-out").shuffle(users)
+    return drawn_sentences(source, held_out_users(source, at_most=5_000), vocabulary, words=words, seed=seed)
+
+
+def drawn_sentences(
+    source: Source, users: Sequence[str], vocabulary: Vocabulary, *, words: int, seed: int
+) -> list[list[int]]:
+    """Token ids of about `words` words of these users' messages, drawn user by user in a random order."""
+    order = list(users)
+    stream(seed, "held-out").shuffle(order)
     sentences: list[list[int]] = []
     total = 0
-    for user in users:
+    for user in order:
         messages = source.messages(user)[:HELD_OUT_MESSAGES]
         for ids in vocabulary.encode_many(message.text for message in messages):
             sentences.append(ids)

@@ -43,7 +43,7 @@ DOORS = {
     "click": ["kbdfl.cli"],
     "tqdm": ["kbdfl.cli"],
     "prompt_toolkit": ["kbdfl.cli.prompt"],
-    "plotly": ["kbdfl.report", "kbdfl.server"],
+    "plotly": ["kbdfl.report", "kbdfl.server", "kbdfl.device_sim.experiments.report"],
     "urllib3": ["kbdfl.device_sim.agent"],
     "chitchat_dataset": ["kbdfl.device_sim.typing.chat"],
     "msgpack": ["kbdfl.wire"],

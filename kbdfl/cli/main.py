@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "Write a run's model as an ONNX bundle.",
     "evaluate": "Measure a bundle on typing logs.",
     "predict": "Suggest the next word.",
+    "experiment": "Compare ways to learn on the same text.",
     "bench": "Measure the kernels beside peers.",
 }
 

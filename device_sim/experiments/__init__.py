@@ -1,0 +1,37 @@
+"""Experiments as rows of a table: what is compared, for how many rounds, and which figures come of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from kbdfl.device_sim.experiments import central_gap, server_rules
+from kbdfl.device_sim.experiments.settings import Setting
+from kbdfl.device_sim.experiments.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """`settings(rounds=, quick=)` are compared; `figures` are the numbers that answer the question."""
+
+    question: str
+    rounds: int
+    quick_rounds: int
+    settings: Callable[..., list[Setting]]
+    figures: Callable[[Study], dict[str, float]]
+
+
+EXPERIMENTS = {
+    "compare-server-rules": Experiment(
+        "which server rule learns most in equal rounds",
+        200,
+        20,
+        server_rules.settings,
+        server_rules.figures,
+    ),
+    "central-gap": Experiment(
+        "how far federated training is from central training on the same text, and from each device alone",
+        800,
+        50,
+        central_gap.settings,
+        central_gap.figures,
+    ),
+}
