@@ -5,9 +5,10 @@ from kbdfl.device_sim.experiments.settings import Alone, Central, Federated, Set
 from kbdfl.device_sim.experiments.study import Study
 
 CANDIDATES = 1_000  # of the sampled softmax
-FEDERATED_RATES = (0.0075, 0.015)
+FEDERATED_RATES = (0.015, 0.03)
 CENTRAL_RATES = (0.003, 0.006)
-EPOCHS_ALONE = (1, 5, 20)
+RATES_ALONE = (0.1, 0.3, 1.0, 3.0)
+EPOCHS_ALONE = 5
 
 
 def settings(*, rounds: int, quick: bool) -> list[Setting]:
@@ -25,7 +26,15 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
             for rate in FEDERATED_RATES
         ),
         *(Central("central", f"{epochs:g} epochs, rate {rate:g}", rate, epochs) for rate in CENTRAL_RATES),
-        *(Alone("each device alone", f"{count} epochs", count, devices) for count in EPOCHS_ALONE),
+        *(
+            Alone(
+                "each device alone",
+                f"{EPOCHS_ALONE} epochs, rate {rate:g}",
+                ClientRule(learning_rate=rate, epochs=EPOCHS_ALONE),
+                devices,
+            )
+            for rate in RATES_ALONE
+        ),
     ]
 
 

@@ -9,19 +9,24 @@ from typing import Any
 
 from kbdfl.device_sim.experiments.study import Study
 
+# Okabe and Ito's, which colour-blind readers can tell apart
+_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d00", "#555555")
+
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light; font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #f6f7f9 }}
 body {{ max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-h1 {{ font-size: 1.6rem; margin: 0 }} p {{ color: #5b6675 }}
-body > div, pre {{ background: #fff; border: 1px solid #e2e6ec; border-radius: .6rem; padding: .5rem; margin: 1rem 0 }}
+h1 {{ font-size: 1.6rem; margin: 0 }} h2 {{ font-size: 1.1rem; margin: 2rem 0 .5rem }} p {{ color: #5b6675 }}
+body > div, pre {{ background: #fff; border: 1px solid #e2e6ec; border-radius: .6rem; padding: .5rem; margin: 0 }}
 body > div {{ min-width: 0; overflow: hidden }} pre {{ overflow-x: auto }}
 </style></head><body>
 <h1>{title}</h1><p>{subtitle}</p>
-{plots}
-<pre>{table}</pre>
+<h2>Recall on held-out users, mean and range over seeds</h2><div>{judged}</div>
+<h2>Recall@1 on validation users while it learns, a line a seed</h2><div>{learned}</div>
+<h2>Tables</h2><pre>{table}</pre>
+<script>addEventListener("load", () => dispatchEvent(new Event("resize")))</script>
 </body></html>
 """
 
@@ -43,9 +48,11 @@ def rows(study: Study) -> list[dict[str, Any]]:
 
 def table(study: Study) -> str:
     """Two Markdown tables: the methods on held-out users, and the grids on validation users."""
+    seeds = len({run.seed for run in study.runs})
 
     def spread(recall: dict[str, float]) -> str:
-        return f"{100 * recall['mean']:.2f} ({100 * recall['low']:.2f}–{100 * recall['high']:.2f})"
+        ends = f" ({100 * recall['low']:.2f}–{100 * recall['high']:.2f})" if seeds > 1 else ""
+        return f"{100 * recall['mean']:.2f}{ends}"
 
     methods = [
         (
@@ -67,10 +74,10 @@ def table(study: Study) -> str:
         )
         for tried in study.tried
     ]
-    seeds = len({run.seed for run in study.runs})
+    over = f"mean (range) over {seeds} seeds" if seeds > 1 else f"seed {study.runs[0].seed}"
     return "\n".join(
         [
-            f"Held-out users, percent, mean (range) over {seeds} seed{'s' * (seeds > 1)}:",
+            f"Held-out users, percent, {over}:",
             "",
             *_markdown(
                 ("method", "chosen", "recall@1", "recall@3", "tokens a seed", "seconds a seed"), methods
@@ -108,18 +115,21 @@ def write_results(folder: Path, document: dict[str, Any], study: Study) -> None:
     }
     (folder / "results.json").write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
     (folder / "table.md").write_text(table(study), "utf-8")
+    judged, learned = _plots(study)
     page = _PAGE.format(
         title=html.escape(f"kbdfl experiment {document['experiment']}"),
         subtitle=html.escape(
             f"{document['question'].capitalize()}? {document['preset']}, {document['logs']}"
         ),
-        plots="\n".join(f"<div>{plot}</div>" for plot in _plots(study)),
+        judged=judged,
+        learned=learned,
         table=html.escape(table(study)),
     )
     (folder / "plot.html").write_text(page, "utf-8")
 
 
-def _plots(study: Study) -> list[str]:
+def _plots(study: Study) -> tuple[str, str]:
+    """Bars of the methods on held-out users, and their learning curves on validation users."""
     import plotly.graph_objects as go
 
     judged, learned, found = go.Figure(), go.Figure(), rows(study)
@@ -134,7 +144,6 @@ def _plots(study: Study) -> list[str]:
                 "arrayminus": [row[name]["mean"] - row[name]["low"] for row in found],
             },
         )
-    judged.update_layout(title="Recall on held-out users, mean and range over seeds")
     for method in study.methods:
         for number, run in enumerate(study.of(method)):
             if run.curve:
@@ -147,34 +156,22 @@ def _plots(study: Study) -> list[str]:
                     mode="lines+markers",
                     line={"color": _COLOURS[study.methods.index(method) % len(_COLOURS)]},
                 )
-    learned.update_layout(title="Recall@1 on validation users while it learns, a line a seed")
     learned.update_xaxes(title="tokens")
-    return [_drawn(judged, first=True), _drawn(learned, first=False)]
+    return _drawn(judged, "plot-judged", first=True), _drawn(learned, "plot-learned", first=False)
 
 
-_COLOURS = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-    "#56b4e9",
-    "#d55e00",
-    "#8a6d00",
-    "#555555",
-)  # Okabe and Ito
-
-
-def _drawn(figure: Any, *, first: bool) -> str:
+def _drawn(figure: Any, name: str, *, first: bool) -> str:
     figure.update_layout(
         template="plotly_white",
         height=380,
-        margin={"l": 60, "r": 20, "t": 60, "b": 45},
+        colorway=_COLOURS,
+        margin={"l": 60, "r": 20, "t": 20, "b": 45},
         legend={"orientation": "h", "y": -0.2},
     )
     figure.update_yaxes(tickformat=".0%", rangemode="tozero", title="share of all words")
     return figure.to_html(
         full_html=False,
         include_plotlyjs=first,
-        div_id=f"plot-{'judged' if first else 'learned'}",
+        div_id=name,
         config={"displayModeBar": False, "responsive": True},
     )

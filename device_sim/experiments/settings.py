@@ -146,29 +146,30 @@ class Central:
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """Each phone's own model, from its own messages and nobody else's; a sample of `devices` phones."""
+    """Each phone's own model, from all of its own messages and nobody else's; a sample of `devices` phones.
+
+    Of `client` its epochs, batch_size, max_words, learning_rate and clip_norm count.
+    """
 
     method: str
     value: str
-    epochs: int
+    client: ClientRule
     devices: int
-    client: ClientRule = ClientRule()
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         started = time.perf_counter()
-        built, random = _start(data, seed), stream(seed, "alone")
+        built, random, rule = _start(data, seed), stream(seed, "alone"), self.client
         runs: list[PackedBatches] = []
         for index in random.permutation(len(data.population)):
             if len(runs) == self.devices:
                 break
             sentences = data.population.log(data.population.users[index]).sentences(built.vocabulary)
             if has_known_word(sentences):
-                rule = self.client
                 runs.append(
                     training_batches(
                         sentences,
                         batch_size=rule.batch_size,
-                        epochs=self.epochs,
+                        epochs=rule.epochs,
                         max_words=rule.max_words,
                         random=random,
                     )
@@ -182,8 +183,8 @@ class Alone:
                 built.params,
                 **config.dims,
                 **batches.arrays,
-                learning_rate=self.client.learning_rate,
-                clip_norm=self.client.clip_norm,
+                learning_rate=rule.learning_rate,
+                clip_norm=rule.clip_norm,
             )
             return built.params + delta, tokens
 

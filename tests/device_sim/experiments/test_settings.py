@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kbdfl.algorithms import Algorithm, FedAdam
+from kbdfl.algorithms import Algorithm, ClientRule, FedAdam
 from kbdfl.device_sim.experiments.data import Selected
 from kbdfl.device_sim.experiments.settings import Alone, Central, Federated, Trained
 from kbdfl.device_sim.population import Population
@@ -15,7 +15,7 @@ from kbdfl.run import RunConfig, Settings, build_task
 
 FEDERATED = Federated("federated", "rate .03", Algorithm(server=FedAdam(0.03)), rounds=3)
 CENTRAL = Central("central", "rate .01", learning_rate=0.01, epochs=0.2)
-ALONE = Alone("alone", "2 epochs", epochs=2, devices=3)
+ALONE = Alone("alone", "2 epochs", ClientRule(epochs=2), devices=3)
 
 
 def start(data, seed):
