@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kbdfl.device_sim.experiments import central_gap, server_rules
+from kbdfl.device_sim.experiments import central_gap, personal, server_rules
 from kbdfl.device_sim.experiments.settings import Setting
 from kbdfl.device_sim.experiments.study import Study
 
@@ -33,5 +33,12 @@ EXPERIMENTS = {
         50,
         central_gap.settings,
         central_gap.figures,
+    ),
+    "personalise": Experiment(
+        "how much a phone gains by fine-tuning the shared model on its own earlier messages",
+        400,
+        50,
+        personal.settings,
+        personal.figures,
     ),
 }

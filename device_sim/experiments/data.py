@@ -10,7 +10,7 @@ from kbdfl.device_sim.typing.sources import Source, is_held_out
 from kbdfl.errors import DataError
 from kbdfl.metrics import evaluation_set
 from kbdfl.model import preset
-from kbdfl.text import PackedBatches, public_vocabulary
+from kbdfl.text import PackedBatches, Vocabulary, public_vocabulary
 
 _EVERY = 8  # of the users who are not held out, one in so many validates
 
@@ -43,19 +43,32 @@ class Selected:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """Users who do not train: `words` of theirs to ask for, and each one's whole `log`, as token ids by time."""
+
+    users: Sequence[str]
+    words: PackedBatches
+    source: Source
+    vocabulary: Vocabulary
+
+    def log(self, user: str) -> list[list[int]]:
+        """Token ids of the messages that have a word, oldest first."""
+        texts = (message.text for message in self.source.messages(user))
+        return [ids for ids in self.vocabulary.encode_many(texts) if len(ids) > 2]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Data:
     """What all settings of an experiment share: the phones that train, and words of the users who do not.
 
     The words are drawn once, under the experiment's first seed, so that all runs answer the same questions.
-    `users` counts the three parts.
     """
 
     source: str
     preset: str
     population: Population
-    validation: PackedBatches
-    held_out: PackedBatches
-    users: dict[str, int]
+    validation: Part
+    held_out: Part
 
 
 def open_data(logs: str, *, preset_name: str, seed: int, words: int) -> Data:
@@ -71,14 +84,14 @@ def open_data(logs: str, *, preset_name: str, seed: int, words: int) -> Data:
     if not validation:
         raise DataError(f"the source {source.name} has no users for validation (about one in ten is)")
 
-    def drawn(users: Sequence[str], count: int) -> PackedBatches:
-        return evaluation_set(drawn_sentences(source, users, vocabulary, words=count, seed=seed))
+    def part(users: Sequence[str], count: int) -> Part:
+        sentences = drawn_sentences(source, users, vocabulary, words=count, seed=seed)
+        return Part(users, evaluation_set(sentences), source, vocabulary)
 
     return Data(
         source=logs,
         preset=preset_name,
         population=Population(Selected(source, training)),
-        validation=drawn(validation, -(-words // 3)),
-        held_out=drawn(held_out, words),
-        users={"training": len(training), "validation": len(validation), "held_out": len(held_out)},
+        validation=part(validation, -(-words // 3)),
+        held_out=part(held_out, words),
     )

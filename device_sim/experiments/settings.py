@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kbdfl.algorithms import Algorithm, ClientRule, FedAdam
-from kbdfl.device_sim.experiments.data import Data
+from kbdfl.device_sim.experiments.data import Data, Part
 from kbdfl.device_sim.runtime import has_known_word
 from kbdfl.device_sim.simulate import Simulation
 from kbdfl.engines import ThreadEngine
@@ -45,9 +45,9 @@ class Trained:
     wall_s: float
     curve: list[dict[str, float]] = field(default_factory=list)
 
-    def recall(self, batches: PackedBatches) -> dict[str, float]:
+    def recall(self, part: Part) -> dict[str, float]:
         """recall_top1 and recall_top3, the mean over the models."""
-        found = [recall(model, self.config, batches) for model in self.models]
+        found = [recall(model, self.config, part.words) for model in self.models]
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
@@ -79,7 +79,7 @@ class Federated:
         )
         config = RunConfig(settings, self.algorithm, RoundRule(rounds=self.rounds, over_selection=1.0))
         simulation = Simulation(
-            config, build_task(config), data.population, workers=workers, held_out=data.validation
+            config, build_task(config), data.population, workers=workers, held_out=data.validation.words
         )
         rows: list[dict[str, Any]] = []
         simulation.rounds(rows.append)
@@ -132,7 +132,7 @@ class Central:
                 params, state = rule.apply(params, -mean, state, round=step)
                 tokens += learned
                 if (step + 1) % -(-steps // POINTS) == 0 or step + 1 == steps:
-                    curve.append({"tokens": tokens} | recall(params, config, data.validation))
+                    curve.append({"tokens": tokens} | recall(params, config, data.validation.words))
         return Trained((params,), config, tokens, time.perf_counter() - started, curve)
 
     def _batches(self, sentences: Sequence[list[int]], seed: int) -> Iterator[list[list[int]]]:

@@ -41,7 +41,7 @@ def experiment(
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare ways to learn on the same text; NAME is compare-server-rules or central-gap.
+    """Compare ways to learn on the same text; NAME is compare-server-rules, central-gap or personalise.
 
     Settings are chosen on validation users and reported on held-out users; neither of them trains.
     """
@@ -77,8 +77,11 @@ def experiment(
         "preset": preset,
         "rounds": rounds,
         "seeds": numbers,
-        "users": data.users,
-        "words": {"validation": len(data.validation.inputs), "held_out": len(data.held_out.inputs)},
+        "users": {
+            "training": len(data.population),
+            "validation": len(data.validation.users),
+            "held_out": len(data.held_out.users),
+        },
     } | figures
     write_results(folder, document, study)
     lines = [table(study), *(f"{name}: {figure:.3f}" for name, figure in figures.items())]

@@ -60,7 +60,10 @@ def test_results_are_not_written_over(experiment, refused):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["no-such-one"], "NAME must be one of compare-server-rules, central-gap, got 'no-such-one'"),
+        (
+            ["no-such-one"],
+            "NAME must be one of compare-server-rules, central-gap, personalise, got 'no-such-one'",
+        ),
         (["central-gap", "--seeds", "1,x"], "seeds must be whole numbers with commas, got '1,x'"),
         (["central-gap", "--seeds", "1,1"], "seeds must be distinct and >= 0, got '1,1'"),
         (["central-gap", "--seeds", "-1"], "seeds must be distinct and >= 0, got '-1'"),
@@ -78,3 +81,11 @@ def test_bad_input_is_one_line(refused, tmp_path, monkeypatch, arguments, said):
 def test_help_names_every_experiment(kbdfl):
     _, out, _ = kbdfl("experiment", "--help")
     assert all(name in out for name in EXPERIMENTS)
+
+
+def test_personalise_prints_its_relative_gain(experiment):
+    out, err, _ = experiment("personalise", "--json")
+    shown = json.loads(out)
+    shared, tuned = (row["recall_top1"]["mean"] for row in shown["table"])
+    assert shown["relative_gain"] == pytest.approx(tuned / shared - 1)
+    assert len(err.splitlines()) == 5

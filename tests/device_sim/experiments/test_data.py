@@ -27,8 +27,8 @@ def test_phones_are_the_users_who_neither_validate_nor_judge():
     assert list(data.population.users) == [
         user for user in source.users() if not is_held_out(user) and not is_validation(user)
     ]
-    assert sum(data.users.values()) == len(source.users())
-    assert data.users["training"] == len(data.population)
+    parts = (data.population.users, data.validation.users, data.held_out.users)
+    assert sum(map(len, parts)) == len(source.users()) == len(set().union(*parts))
 
 
 def test_words_are_drawn_of_validation_and_held_out_users(tmp_path):
@@ -40,8 +40,8 @@ def test_words_are_drawn_of_validation_and_held_out_users(tmp_path):
         lines.append(f'{{"user": "{user}", "text": "{text}"}}\n')
     log.write_text("".join(lines))
     data = open_data(str(log), preset_name="tiny", seed=1, words=1_000)
-    assert data.held_out.steps.max() == 1
-    assert data.validation.steps.max() == 2
+    assert data.held_out.words.steps.max() == 1
+    assert data.validation.words.steps.max() == 2
 
 
 def test_a_source_without_validation_users_is_refused(tmp_path):

@@ -13,8 +13,8 @@ from kbdfl.device_sim.experiments.study import carry_out
 class Answers(Trained):
     """A model that knows what it will be asked: recall by the name of the users' part."""
 
-    def recall(self, batches):
-        top1 = self.models[0][batches]
+    def recall(self, part):
+        top1 = self.models[0][part]
         return {"recall_top1": top1, "recall_top3": top1 + 0.1}
 
 
