@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from kbdfl.device_sim.population import Population, drawn_sentences, held_out_users, open_logs
+from kbdfl.device_sim.store import TypingLog
 from kbdfl.device_sim.typing.records import Message
 from kbdfl.device_sim.typing.sources import Source, is_held_out
 from kbdfl.errors import DataError
@@ -44,7 +45,7 @@ class Selected:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Users who do not train: `words` of theirs to ask for, and each one's whole `log`, as token ids by time."""
+    """Users who do not train: `words` of theirs to ask for, and each one's `log`."""
 
     users: Sequence[str]
     words: PackedBatches
@@ -52,9 +53,10 @@ class Part:
     vocabulary: Vocabulary
 
     def log(self, user: str) -> list[list[int]]:
-        """Token ids of the messages that have a word, oldest first."""
-        texts = (message.text for message in self.source.messages(user))
-        return [ids for ids in self.vocabulary.encode_many(texts) if len(ids) > 2]
+        """Token ids of the messages that have a word, oldest first; no more of them than a phone keeps."""
+        log = TypingLog()
+        log.extend(self.source.messages(user))
+        return log.sentences(self.vocabulary)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
