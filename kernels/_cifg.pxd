@@ -84,7 +84,8 @@ cdef inline size_t packed_floats(Dims d, size_t N) noexcept nogil:
 
 
 cdef inline void times(
-    int M, int N, int K, const float *packed, const float *b, int64_t bk, int64_t bj, const float *start, float *c, int ldc
+    int M, int N, int K, const float *packed, const float *b, int64_t bk, int64_t bj, const float *start, float *c,
+    int ldc,
 ) noexcept nogil:
     """c (N,M) = start (N,M, or NULL for zeros) + b times a packed (K,M): kb_gemm with one row stride."""
     kb_gemm(M, N, K, packed, KB_PANEL, <int64_t> K * KB_PANEL, b, bk, bj, start, ldc, c, ldc)

@@ -78,9 +78,10 @@ static void kb_pack(int M, int K, const float *restrict source, int64_t sk, int6
         const float *restrict corner = source + start * sm;
         if (lanes < KB_PANEL) memset(packed, 0, sizeof(float) * (size_t)K * KB_PANEL);
         if (sm == 1) {
-            for (int k = 0; k < K; k++) memcpy(packed + (int64_t)k * KB_PANEL, corner + k * sk, sizeof(float) * (size_t)lanes);
+            for (int k = 0; k < K; k++)
+                memcpy(packed + (int64_t)k * KB_PANEL, corner + k * sk, sizeof(float) * (size_t)lanes);
         } else {
-            for (int block = 0; block < K; block += KB_ALIGN) { /* so that what is read and written stays in the cache */
+            for (int block = 0; block < K; block += KB_ALIGN) { /* what is read and written stays in the cache */
                 const int end = block + KB_ALIGN < K ? block + KB_ALIGN : K;
                 for (int m = 0; m < lanes; m++)
                     for (int k = block; k < end; k++) packed[(int64_t)k * KB_PANEL + m] = corner[k * sk + m * sm];

@@ -64,22 +64,22 @@ KB_TARGET static void KB_ISA(kb_gemm)(int M, int N, int K, const float *panel, i
         const int within = m % KB_PANEL, left = (M - m < KB_PANEL - within ? M - m : KB_PANEL - within);
         const int needed = (left + KB_LANES - 1) / KB_LANES, vectors = needed < KB_WIDTH ? needed : KB_WIDTH;
         const int width = vectors * KB_LANES, valid = left < width ? left : width;
-        const float *lanes = panel + m / KB_PANEL * next + within;
+        const float *lanes = panel + m / KB_PANEL * next + within, *begin = from ? from + m : from;
         for (int j = 0; j < N;) {
             if (valid == width) {
-                j += KB_ISA(kb_rows)(vectors, N - j, K, lanes, stride, b + j * bj, bk, bj, from ? from + j * ldf + m : from,
-                                     ldf, c + j * ldc + m, ldc);
+                j += KB_ISA(kb_rows)(vectors, N - j, K, lanes, stride, b + j * bj, bk, bj,
+                                     begin ? begin + j * ldf : begin, ldf, c + j * ldc + m, ldc);
                 continue;
             }
             /* The last lanes of a row: through a buffer, so that nothing beside c is written or from read. */
             const int rows = N - j < 12 ? N - j : 12;
-            if (from) {
+            if (begin) {
                 memset(edge_from, 0, sizeof edge_from);
                 for (int r = 0; r < rows; r++)
-                    memcpy(edge_from + r * width, from + (j + r) * ldf + m, sizeof(float) * (size_t)valid);
+                    memcpy(edge_from + r * width, begin + (j + r) * ldf, sizeof(float) * (size_t)valid);
             }
-            const int done = KB_ISA(kb_rows)(vectors, rows, K, lanes, stride, b + j * bj, bk, bj, from ? edge_from : from,
-                                             width, edge, width);
+            const int done = KB_ISA(kb_rows)(vectors, rows, K, lanes, stride, b + j * bj, bk, bj,
+                                             begin ? edge_from : begin, width, edge, width);
             for (int r = 0; r < done; r++)
                 memcpy(c + (j + r) * ldc + m, edge + r * width, sizeof(float) * (size_t)valid);
             j += done;

@@ -25,4 +25,5 @@ cdef inline Scratch slice_scratch(Dims d, float *memory, size_t N, size_t B) noe
 cdef inline size_t scratch_floats(Dims d, size_t N, size_t B) noexcept nogil:
     """How many floats `slice_scratch` needs, wherever the memory begins."""
     cdef Scratch s = slice_scratch(d, NULL, N, B)
-    return <size_t> s.head.logits // sizeof(float) + max(packed_floats(d, N), logit_floats(d)) + 3 * LINE_BYTES // sizeof(float)
+    cdef size_t shared = max(packed_floats(d, N), logit_floats(d))
+    return <size_t> s.head.logits // sizeof(float) + shared + 3 * LINE_BYTES // sizeof(float)

@@ -178,10 +178,10 @@ def l2_norm(const float[::1] x):
 def norm_clip(const float[::1] x, double clip_norm, *, float[::1] out):
     """out (P,) = x * min(1, clip_norm / ||x||), its norm never above `clip_norm`; returns ||x|| to within 2^-23 of it.
 
-    `out` may be x itself, but must not overlap it otherwise; it becomes zeros where the factor is below 2^-126. A pass that reads for the norm, and a second one, more
-    precise, if that lies within 2^-22 of `clip_norm` or outside [2^-30, 2^60]; then one that scales, or copies what
-    is short enough into another `out`, or none. Raises ValueError, with nothing written, if x is not
-    finite, the lengths differ or clip_norm is not finite and > 0.
+    `out` may be x itself, but must not overlap it otherwise; it becomes zeros where the factor is below 2^-126. A
+    pass that reads for the norm, and a second one, more precise, if that lies within 2^-22 of `clip_norm` or outside
+    [2^-30, 2^60]; then one that scales, or copies what is short enough into another `out`, or none. Raises
+    ValueError, with nothing written, if x is not finite, the lengths differ or clip_norm is not finite and > 0.
     """
     cdef int64_t n = x.shape[0]
     cdef double norm = 0, ratio

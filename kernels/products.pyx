@@ -1,4 +1,4 @@
-"""The matrix product that training and scoring are built of, by itself: for tests of every variant and for benchmarks."""
+"""The matrix product that training and scoring are built of, by itself: to test every variant, and to measure."""
 
 import numpy as np
 

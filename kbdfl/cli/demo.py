@@ -171,7 +171,7 @@ def _measure(folder: Any, source: Any, population: Any, *, users: int | None) ->
     """
     from kbdfl.device_sim.population import HELD_OUT_MESSAGES, held_out_users
     from kbdfl.evaluation import agreement, evaluate_baseline, evaluate_bundle
-    from kbdfl.export.bundle import load_bundle, write_bundle
+    from kbdfl.export.bundle import load_bundle
     from kbdfl.export.precision import PRECISIONS
     from kbdfl.export.run import read_run
     from kbdfl.ngram import Trigram
@@ -181,14 +181,7 @@ def _measure(folder: Any, source: Any, population: Any, *, users: int | None) ->
     bundles = {"": load_bundle(folder.path / "model")}
     for precision in PRECISIONS[1:]:
         place = folder.path / f"model-{precision}"
-        write_bundle(
-            place,
-            params=model.params,
-            config=model.config,
-            vocabulary=model.vocabulary,
-            precision=precision,
-            facts=model.facts,
-        )
+        model.write(place, precision=precision)
         bundles[f"{precision}_"] = load_bundle(place)
     held_out = [
         (user, [message.text for message in source.messages(user)[:HELD_OUT_MESSAGES]])

@@ -47,18 +47,11 @@ def export(run: Path, precision: str | None, out: Path | None, seed: int, as_jso
 
 def _write(model: Any, folder: Path, precision: str, seed: int) -> dict[str, Any]:
     from kbdfl.evaluation import agreement
-    from kbdfl.export.bundle import load_bundle, write_bundle
+    from kbdfl.export.bundle import load_bundle
     from kbdfl.rng import stream
     from kbdfl.text import BOS, EOS, UNK
 
-    manifest = write_bundle(
-        folder,
-        params=model.params,
-        config=model.config,
-        vocabulary=model.vocabulary,
-        precision=precision,
-        facts=model.facts,
-    )
+    manifest = model.write(folder, precision=precision)
     words = stream(seed, "export", "agreement").integers(UNK, model.config.vocab, (SENTENCES, WORDS))
     sentences = [[BOS, *row, EOS] for row in words.tolist()]
     return {

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kbdfl.errors import ConfigError, DataError, ModelError
+from kbdfl.export.bundle import write_bundle
 from kbdfl.model import CifgConfig
 from kbdfl.params import load_checkpoint
 from kbdfl.run import RunFolder
@@ -24,6 +25,17 @@ class RunModel:
     config: CifgConfig
     vocabulary: Vocabulary = field(repr=False)
     facts: dict[str, Any]
+
+    def write(self, folder: Path, *, precision: str) -> dict[str, Any]:
+        """Its bundle in `folder`; returns the manifest. Raises as `write_bundle` does."""
+        return write_bundle(
+            folder,
+            params=self.params,
+            config=self.config,
+            vocabulary=self.vocabulary,
+            precision=precision,
+            facts=self.facts,
+        )
 
 
 def read_run(folder: Path) -> RunModel:
