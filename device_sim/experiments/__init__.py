@@ -4,19 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kbdfl.device_sim.experiments import central_gap, personal, server_rules
+from kbdfl.device_sim.experiments.report import Columns
 from kbdfl.device_sim.experiments.settings import Setting
-from kbdfl.device_sim.experiments.study import Study
+from kbdfl.device_sim.experiments.study import Choose, Study, by_recall
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """`settings(rounds=, quick=)` are compared; `figures` are the numbers that answer the question."""
+    """`settings(rounds=, quick=)` are compared; `figures` are the numbers that answer the question.
+
+    `choose` says which value of a method is its best on validation users, `columns` what else a table should show.
+    """
 
     question: str
     rounds: int
     quick_rounds: int
     settings: Callable[..., list[Setting]]
     figures: Callable[[Study], dict[str, float]]
+    choose: Choose = by_recall
+    columns: Callable[[Study], Columns] = lambda _: {}
 
 
 EXPERIMENTS = {

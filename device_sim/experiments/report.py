@@ -2,12 +2,16 @@
 
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from kbdfl.device_sim.experiments.study import Study
+
+# further columns of the methods' table: by title, the text for each method
+Columns = Mapping[str, Mapping[str, str]]
 
 # Okabe and Ito's, which colour-blind readers can tell apart
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d00", "#555555")
@@ -24,7 +28,7 @@ body > div {{ min-width: 0; overflow: hidden }} pre {{ overflow-x: auto }}
 </style></head><body>
 <h1>{title}</h1><p>{subtitle}</p>
 <h2>Recall on held-out users, mean and range over seeds</h2><div>{judged}</div>
-<h2>Recall@1 on validation users while it learns, a line a seed</h2><div>{learned}</div>
+<h2>Recall@1 on held-out users while it learns, a line a seed</h2><div>{learned}</div>
 <h2>Tables</h2><pre>{table}</pre>
 <script>addEventListener("load", () => dispatchEvent(new Event("resize")))</script>
 </body></html>
@@ -46,8 +50,8 @@ def rows(study: Study) -> list[dict[str, Any]]:
     return found
 
 
-def table(study: Study) -> str:
-    """Two Markdown tables: the methods on held-out users, and the grids on validation users."""
+def table(study: Study, columns: Columns = MappingProxyType({})) -> str:
+    """Two Markdown tables: the methods on held-out users, with further columns, and the grids on validation users."""
     seeds = len({run.seed for run in study.runs})
 
     def spread(recall: dict[str, float]) -> str:
@@ -62,6 +66,7 @@ def table(study: Study) -> str:
             spread(row["recall_top3"]),
             f"{row['tokens']:,}",
             f"{row['wall_s']:.1f}",
+            *(texts.get(row["method"], "") for texts in columns.values()),
         )
         for row in rows(study)
     ]
@@ -80,7 +85,8 @@ def table(study: Study) -> str:
             f"Held-out users, percent, {over}:",
             "",
             *_markdown(
-                ("method", "chosen", "recall@1", "recall@3", "tokens a seed", "seconds a seed"), methods
+                ("method", "chosen", "recall@1", "recall@3", "tokens a seed", "seconds a seed", *columns),
+                methods,
             ),
             "",
             f"Validation users, percent, seed {study.runs[0].seed}:",
@@ -106,15 +112,16 @@ def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return [line(head), f"|{'|'.join(rule)}|", *map(line, body)]
 
 
-def write_results(folder: Path, document: dict[str, Any], study: Study) -> None:
+def write_results(folder: Path, document: dict[str, Any], study: Study, columns: Columns) -> None:
     """Fill `folder`, which exists; results.json holds `document`, and all that was tried and run."""
     whole = document | {
         "table": rows(study),
+        "columns": columns,
         "tried": [asdict(tried) for tried in study.tried],
         "runs": [asdict(run) for run in study.runs],
     }
     (folder / "results.json").write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
-    (folder / "table.md").write_text(table(study), "utf-8")
+    (folder / "table.md").write_text(table(study, columns), "utf-8")
     judged, learned = _plots(study)
     page = _PAGE.format(
         title=html.escape(f"kbdfl experiment {document['experiment']}"),
@@ -123,7 +130,7 @@ def write_results(folder: Path, document: dict[str, Any], study: Study) -> None:
         ),
         judged=judged,
         learned=learned,
-        table=html.escape(table(study)),
+        table=html.escape(table(study, columns)),
     )
     (folder / "plot.html").write_text(page, "utf-8")
 

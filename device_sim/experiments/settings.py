@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
@@ -23,9 +23,19 @@ from kbdfl.run import Built, RunConfig, Settings, build_task
 from kbdfl.task import RoundRule
 from kbdfl.text import PackedBatches, pack, training_batches
 
-POINTS = 5  # of a learning curve
+POINTS = 5  # of a learning curve, unless a setting says otherwise
 _SHARDS = 2  # of a central step's batch: always so many, so that workers change no bit
 _NO_WORDS = "the training users' logs hold no word to learn"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """A model on its way: float32 (P,), after how many tokens, and, if it is federated, rounds and virtual hours."""
+
+    params: np.ndarray
+    tokens: int
+    rounds: int | None = None
+    hours: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,20 +45,32 @@ class Trained:
     models  float32 (P,) each; more than one where every phone has its own, and recall is then their mean
     config  their shape
     tokens  targets that all of them learned from, counted as often as they were seen
-    wall_s  seconds of the training, measurements on the way included
-    curve   measurements on validation users on the way: tokens, recall_top1, recall_top3 and, if there are any, rounds
+    wall_s  seconds of the training
+    points  the model on its way, and the last of them at the end; none where every phone has its own
     """
 
     models: tuple[np.ndarray, ...]
     config: CifgConfig
     tokens: int
     wall_s: float
-    curve: list[dict[str, float]] = field(default_factory=list)
+    points: tuple[Point, ...] = ()
 
     def recall(self, part: Part) -> dict[str, float]:
         """recall_top1 and recall_top3, the mean over the models."""
         found = [recall(model, self.config, part.words) for model in self.models]
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+    def curve(self, part: Part) -> list[dict[str, float]]:
+        """Recall at each point: tokens, recall_top1, recall_top3 and, if it is federated, rounds and hours."""
+        return [
+            {
+                name: value
+                for name in ("rounds", "hours", "tokens")
+                if (value := getattr(point, name)) is not None
+            }
+            | recall(point.params, self.config, part.words)
+            for point in self.points
+        ]
 
 
 class Setting(Protocol):
@@ -66,32 +88,43 @@ class Setting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Federated:
-    """`kbdfl simulate` with this algorithm and these rounds; phones that take part do report."""
+    """`kbdfl simulate` with this algorithm and these rounds; phones that take part do report.
+
+    `points` of its learning curve are kept, at even distances in rounds.
+    """
 
     method: str
     value: str
     algorithm: Algorithm
     rounds: int
+    points: int = POINTS
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
-        settings = Settings(
-            seed=seed, preset=data.preset, source=data.source, evaluate_every=-(-self.rounds // POINTS)
-        )
+        started = time.perf_counter()
+        settings = Settings(seed=seed, preset=data.preset, source=data.source, evaluate_every=self.rounds)
         config = RunConfig(settings, self.algorithm, RoundRule(rounds=self.rounds, over_selection=1.0))
         simulation = Simulation(
             config, build_task(config), data.population, workers=workers, held_out=data.validation.words
         )
-        rows: list[dict[str, Any]] = []
-        simulation.rounds(rows.append)
-        tokens = np.cumsum([row["tokens"] for row in rows])
-        curve = [
-            {"rounds": row["round"] + 1, "tokens": int(so_far)}
-            | {name: row[name] for name in ("recall_top1", "recall_top3")}
-            for row, so_far in zip(rows, tokens, strict=True)
-            if row["recall_top1"] is not None
-        ]
-        c = simulation.coordinator
-        return Trained((c.params,), preset(data.preset), int(tokens[-1]), rows[-1]["wall_s"], curve)
+        points, tokens = [], 0
+        marks = {round(self.rounds * (i + 1) / self.points) for i in range(self.points)}
+
+        def on_round(row: dict[str, Any]) -> None:
+            nonlocal tokens
+            tokens += row["tokens"]
+            done = row["round"] + 1
+            if done in marks:
+                params = simulation.coordinator.params
+                points.append(Point(params, tokens, done, row["virtual_s"] / 3_600))
+
+        simulation.rounds(on_round)
+        return Trained(
+            (simulation.coordinator.params,),
+            preset(data.preset),
+            tokens,
+            time.perf_counter() - started,
+            tuple(points),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +155,7 @@ class Central:
         steps = max(1, round(self.epochs * len(sentences) / self.batch_size))
         rule = FedAdam(self.learning_rate, self.learning_rate / 10, steps, epsilon=1e-7)
         params, config = built.params, built.task.config
-        state, tokens, curve = rule.init(params.size), 0, []
+        state, tokens, points = rule.init(params.size), 0, []
         with ThreadEngine(workers) as engine:
             for step, batch in enumerate(islice(self._batches(sentences, seed), steps)):
                 shards = [pack([batch[first::_SHARDS]]) for first in range(min(_SHARDS, len(batch)))]
@@ -132,8 +165,8 @@ class Central:
                 params, state = rule.apply(params, -mean, state, round=step)
                 tokens += learned
                 if (step + 1) % -(-steps // POINTS) == 0 or step + 1 == steps:
-                    curve.append({"tokens": tokens} | recall(params, config, data.validation.words))
-        return Trained((params,), config, tokens, time.perf_counter() - started, curve)
+                    points.append(Point(params, tokens))
+        return Trained((params,), config, tokens, time.perf_counter() - started, tuple(points))
 
     def _batches(self, sentences: Sequence[list[int]], seed: int) -> Iterator[list[list[int]]]:
         """Batches without end, epoch after epoch."""

@@ -1,7 +1,7 @@
 """The course of every experiment: values are chosen on validation users, then seeds run, then held-out users judge."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kbdfl.device_sim.experiments.data import Data
 from kbdfl.device_sim.experiments.settings import Setting, Trained
@@ -11,18 +11,32 @@ Watch = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One value of a method at the first seed, on validation users; the best at top-1, then top-3, is `chosen`."""
+    """One value of a method at the first seed, on validation users, with its learning curve there."""
 
     method: str
     value: str
     recall_top1: float
     recall_top3: float
-    chosen: bool
+    curve: list[dict[str, float]]
+    chosen: bool = False
+
+
+Choose = Callable[[list[Tried]], dict[str, Tried]]
+
+
+def by_recall(tried: list[Tried]) -> dict[str, Tried]:
+    """Of every method the value with the best recall@1, among equals with the best recall@3."""
+    best: dict[str, Tried] = {}
+    for one in tried:
+        before = best.get(one.method)
+        if before is None or (one.recall_top1, one.recall_top3) > (before.recall_top1, before.recall_top3):
+            best[one.method] = one
+    return best
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A method, with the value that was chosen, and a seed: its recall on held-out users and what it took."""
+    """A method, with the value that was chosen, and a seed: recall and learning curve on held-out users, and cost."""
 
     method: str
     value: str
@@ -62,17 +76,21 @@ class Study:
 
 
 def carry_out(
-    settings: Sequence[Setting], data: Data, *, seeds: Sequence[int], workers: int, watch: Watch
+    settings: Sequence[Setting],
+    data: Data,
+    *,
+    seeds: Sequence[int],
+    workers: int,
+    watch: Watch,
+    choose: Choose = by_recall,
 ) -> Study:
     """Train every setting at the first seed, then each method's best at the other seeds, interleaved.
 
-    Settings of equal `method` are its grid, in ascending order of what is tuned. The first seed's models are kept and
-    not trained again. `watch` gets a line for every model that was trained.
+    Settings of equal `method` are its grid, in ascending order of what is tuned; `choose` names the best of each. The
+    first seed's models are not trained again. `watch` gets a line for every model that was trained.
     """
-    grids: dict[str, list[Setting]] = {}
-    for setting in settings:
-        grids.setdefault(setting.method, []).append(setting)
-    total = len(settings) + len(grids) * (len(seeds) - 1)
+    methods = list(dict.fromkeys(setting.method for setting in settings))
+    total = len(settings) + len(methods) * (len(seeds) - 1)
     done = 0
 
     def train(setting: Setting, seed: int) -> tuple[Trained, dict[str, float]]:
@@ -86,22 +104,23 @@ def carry_out(
         )
         return trained, found
 
-    best: dict[str, tuple[Setting, Trained]] = {}
     tried: list[Tried] = []
-    for method, grid in grids.items():
-        results = [train(setting, seeds[0]) for setting in grid]
-        at = max(range(len(grid)), key=lambda i: (results[i][1]["recall_top1"], results[i][1]["recall_top3"]))
-        best[method] = grid[at], results[at][0]
-        tried += [
-            Tried(method, setting.value, **found, chosen=i == at)
-            for i, (setting, (_, found)) in enumerate(zip(grid, results, strict=True))
-        ]
+    first: list[Trained] = []
+    for setting in settings:
+        trained, found = train(setting, seeds[0])
+        first.append(trained)
+        tried.append(Tried(setting.method, setting.value, **found, curve=trained.curve(data.validation)))
+    chosen = {
+        method: next(i for i, one in enumerate(tried) if one is best)
+        for method, best in choose(tried).items()
+    }
+    tried = [replace(one, chosen=chosen[one.method] == i) for i, one in enumerate(tried)]
     runs: list[Run] = []
     for seed in seeds:
-        for method, (setting, trained) in best.items():
-            if seed != seeds[0]:
-                trained, _ = train(setting, seed)
+        for method in methods:
+            at = chosen[method]
+            trained = first[at] if seed == seeds[0] else train(settings[at], seed)[0]
             found = trained.recall(data.held_out)
-            took = {"tokens": trained.tokens, "wall_s": trained.wall_s, "curve": trained.curve}
-            runs.append(Run(method, setting.value, seed, **found, **took))
+            took = {"tokens": trained.tokens, "wall_s": trained.wall_s, "curve": trained.curve(data.held_out)}
+            runs.append(Run(method, settings[at].value, seed, **found, **took))
     return Study(tried, runs)

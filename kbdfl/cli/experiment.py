@@ -68,8 +68,9 @@ def experiment(
         seeds=numbers,
         workers=workers,
         watch=lambda line: click.echo(line, err=True),
+        choose=chosen.choose,
     )
-    figures = chosen.figures(study)
+    figures, columns = chosen.figures(study), chosen.columns(study)
     document = {
         "experiment": name,
         "question": chosen.question,
@@ -83,8 +84,8 @@ def experiment(
             "held_out": len(data.held_out.users),
         },
     } | figures
-    write_results(folder, document, study)
-    lines = [table(study), *(f"{name}: {figure:.3f}" for name, figure in figures.items())]
+    write_results(folder, document, study, columns)
+    lines = [table(study, columns), *(f"{name}: {figure:.3f}" for name, figure in figures.items())]
     show(
         {"folder": str(folder)} | document | {"table": rows(study)},
         as_json=as_json,

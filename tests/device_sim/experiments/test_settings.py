@@ -35,9 +35,9 @@ def test_workers_change_no_bit_and_the_seed_does(setting, data):
 
 def test_a_federated_setting_measures_validation_users_on_its_way(data):
     trained = FEDERATED.train(data, seed=1, workers=1)
-    assert [point["rounds"] for point in trained.curve] == [1, 2, 3]
-    assert trained.curve[-1]["tokens"] == trained.tokens
-    assert trained.curve[-1]["recall_top3"] == trained.recall(data.validation)["recall_top3"]
+    assert [point.rounds for point in trained.points] == [1, 2, 3]
+    assert trained.points[-1].tokens == trained.tokens
+    assert trained.curve(data.validation)[-1]["recall_top3"] == trained.recall(data.validation)["recall_top3"]
 
 
 def test_central_training_learns_more_than_unigrams(data):
@@ -48,8 +48,8 @@ def test_central_training_learns_more_than_unigrams(data):
         trained.recall(data.validation)["recall_top3"]
         > untrained.recall(data.validation)["recall_top3"] + 0.03
     )
-    assert trained.curve[-1]["tokens"] == trained.tokens
-    assert len(trained.curve) == 5
+    assert trained.points[-1].tokens == trained.tokens
+    assert len(trained.points) == 5
 
 
 def test_two_central_epochs_see_every_word_twice(data):
