@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
@@ -60,6 +60,10 @@ class Trained:
         found = [recall(model, self.config, part.words) for model in self.models]
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
+    def details(self, part: Part) -> dict[str, float]:
+        """What else an experiment wants to know of its models on these users, by name."""
+        return {}
+
     def curve(self, part: Part) -> list[dict[str, float]]:
         """Recall at each point: tokens, recall_top1, recall_top3 and, if it is federated, rounds and hours."""
         return [
@@ -98,11 +102,12 @@ class Federated:
     algorithm: Algorithm
     rounds: int
     points: int = POINTS
+    rule: RoundRule = RoundRule(over_selection=1.0)
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         started = time.perf_counter()
         settings = Settings(seed=seed, preset=data.preset, source=data.source, evaluate_every=self.rounds)
-        config = RunConfig(settings, self.algorithm, RoundRule(rounds=self.rounds, over_selection=1.0))
+        config = RunConfig(settings, self.algorithm, replace(self.rule, rounds=self.rounds))
         simulation = Simulation(
             config, build_task(config), data.population, workers=workers, held_out=data.validation.words
         )

@@ -18,6 +18,7 @@ class Tried:
     recall_top1: float
     recall_top3: float
     curve: list[dict[str, float]]
+    details: dict[str, float]
     chosen: bool = False
 
 
@@ -46,6 +47,7 @@ class Run:
     tokens: int
     wall_s: float
     curve: list[dict[str, float]]
+    details: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ def carry_out(
     for setting in settings:
         trained, found = train(setting, seeds[0])
         first.append(trained)
-        tried.append(Tried(setting.method, setting.value, **found, curve=trained.curve(data.validation)))
+        more = {"curve": trained.curve(data.validation), "details": trained.details(data.validation)}
+        tried.append(Tried(setting.method, setting.value, **found, **more))
     chosen = {
         method: next(i for i, one in enumerate(tried) if one is best)
         for method, best in choose(tried).items()
@@ -121,6 +124,7 @@ def carry_out(
             at = chosen[method]
             trained = first[at] if seed == seeds[0] else train(settings[at], seed)[0]
             found = trained.recall(data.held_out)
-            took = {"tokens": trained.tokens, "wall_s": trained.wall_s, "curve": trained.curve(data.held_out)}
-            runs.append(Run(method, settings[at].value, seed, **found, **took))
+            took = {"tokens": trained.tokens, "wall_s": trained.wall_s}
+            more = {"curve": trained.curve(data.held_out), "details": trained.details(data.held_out)}
+            runs.append(Run(method, settings[at].value, seed, **found, **took, **more))
     return Study(tried, runs)
