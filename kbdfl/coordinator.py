@@ -6,7 +6,11 @@ deadline if at least `min_reports` have, and is abandoned otherwise, which leave
 whose model would not be finite is abandoned too.
 
 The deadline takes effect at the first `tick` after it: until then a late report still counts, but no phone is
-selected any more.
+selected any more. A report that has been counted is known again for as long as one as stale would count.
+
+Asynchronous rounds (FedBuff: Nguyen et al. 2021, arXiv 2106.06639) go through the same three calls. A round is
+then the buffer that the next `cohort` reports fill, whichever version they began from; it has no deadline, each
+phone has one of its own. `kbdfl.parts` knows in both modes whose report would count.
 
 There is no I/O here. The clock comes in as `now`, randomness as a generator, durability as a `Store`; the
 server drives a coordinator with a real clock and SQLite, the simulator drives the very same class with a
@@ -14,16 +18,19 @@ virtual clock and memory. It is not thread-safe: its driver holds a lock.
 """
 
 import hashlib
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kbdfl.algorithms.aggregate import Gathering, gather
+from kbdfl.algorithms.mode import FedBuff
 from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl, read_change
 from kbdfl.algorithms.server import State
 from kbdfl.assignment import Assignment
 from kbdfl.errors import Conflict, ModelError, TooLarge, WireError
 from kbdfl.params import digest
+from kbdfl.parts import TooStale, parts
 from kbdfl.rng import seed_of
 from kbdfl.rounds import RoundResult, Store
 from kbdfl.task import Task
@@ -62,11 +69,10 @@ class _OpenRound:
     """What is known of the round in flight; it lives in memory only."""
 
     gathered: Gathering  # the updates, at the round's coordinates
-    assigned: set[str]
-    digests: dict[str, bytes]  # of the counted reports, by device
+    counted: set[tuple[str, bytes]]  # (device, sha256) of the counted reports
     waiting: set[str]
     refused: set[str]  # selected phones that sent a report which cannot be counted
-    started_s: float | None = None
+    staleness: int = 0  # of all counted reports together
     examples: int = 0
     tokens: int = 0
     loss: float = 0.0
@@ -94,11 +100,13 @@ class Coordinator:
         if saved is not None:
             _check_state(saved.server_state, self._server_state)
             self._server_state = dict(saved.server_state)
-        self._last_digests: dict[str, bytes] = {}
+        self._parts = parts(task.algorithm.mode, task.rule)
+        # What earlier rounds counted, the last one first.
+        self._before: deque[set[tuple[str, bytes]]] = deque(maxlen=task.algorithm.mode.max_staleness + 1)
         self.dropped_last = 0
         self._set_params(initial.copy())
         self._set_control()
-        self._open_round()
+        self._open_round(None)
 
     @property
     def phase(self) -> str:
@@ -108,7 +116,7 @@ class Coordinator:
     @property
     def reports(self) -> int:
         """Reports counted in the round in flight."""
-        return len(self._now.digests)
+        return len(self._now.counted)
 
     @property
     def control(self) -> np.ndarray | None:
@@ -116,21 +124,19 @@ class Coordinator:
         return None if self._control is None else self._control.mean
 
     def check_in(self, device: str, now: float) -> Assignment | Wait | Finished:
-        """A phone offers itself. One that is already selected gets the same assignment again, with the time left."""
+        """A phone offers itself. One that is already selected gets the same assignment again, with the time left.
+
+        In an asynchronous task it gets one of the current version instead, once that is newer.
+        """
         if self.phase == "finished":
             return Finished()
-        open_, started_s = self._now, now if self._now.started_s is None else self._now.started_s
-        left_s = self.task.rule.deadline_s - (now - started_s)
-        full = device not in open_.assigned and len(open_.assigned) >= self.task.rule.selected
-        if full or device in open_.digests or left_s <= 0:
-            if device not in open_.assigned:
-                open_.waiting.add(device)
+        assignment = self._parts.give(device, now)
+        if assignment is None:
+            if not self._parts.has(device):
+                self._now.waiting.add(device)
             return Wait(self.task.rule.pace_s * float(self._random.uniform(0.5, 1.5)))
-        open_.started_s = started_s
-        open_.waiting.discard(device)
-        open_.assigned.add(device)
-        seed = seed_of(self.task.seed, "round", self.round, "device", device)
-        return replace(self._assignment, seed=seed, deadline_s=left_s)
+        self._now.waiting.discard(device)
+        return replace(assignment, seed=seed_of(self.task.seed, "round", assignment.round, "device", device))
 
     def downloaded(self, nbytes: int) -> None:
         """The driver sent `nbytes` of model to a phone."""
@@ -142,76 +148,82 @@ class Coordinator:
         The same bytes again are acknowledged and not counted again. Raises TooLarge, WireError or ModelError for
         a frame that cannot be read, is not finite or was trained on something else, Conflict for another round, a
         phone that was not selected or a second, different report; none of these changes anything, but that the
-        round's result says of how many selected phones a report was refused.
+        round's result says of how many selected phones a report was refused. With TooStale, a Conflict, the phone
+        loses its assignment.
         """
+        selected = self._parts.has(device)
         try:
             return self._count(device, frame, now)
-        except (TooLarge, WireError, ModelError):
-            if device in self._now.assigned:
+        except (TooLarge, WireError, ModelError, TooStale):
+            if selected:
                 self._now.refused.add(device)
             raise
 
     def _count(self, device: str, frame: bytes, now: float) -> Receipt:
         if len(frame) > self.task.max_report_bytes:
             raise TooLarge(f"a report must be at most {self.task.max_report_bytes} bytes, got {len(frame)}")
-        fingerprint = hashlib.sha256(frame).digest()
-        if fingerprint == self._now.digests.get(device):
-            return Receipt(self.round, True, None)
-        if fingerprint == self._last_digests.get(device):
-            return Receipt(self.round - 1, True, None)
+        fingerprint = device, hashlib.sha256(frame).digest()
+        for age, counted in enumerate((self._now.counted, *self._before)):
+            if fingerprint in counted:
+                return Receipt(self.round - age, True, None)
         report = decode_report(frame, max_bytes=self.task.max_report_bytes)
-        self._check(device, report)
+        staleness = self.version - self._check(device, report).version
         weight = self.task.algorithm.weight(report.examples)
         change = None
         if report.control is not None:
             change = self._read_change(report.control)
-        self._now.gathered.add(device, report.update, weight=weight)
+        scale = self.task.algorithm.mode.scale(staleness)
+        self._now.gathered.add(device, report.update, weight=weight, scale=scale)
         if self._control is not None and change is not None:
             self._control.add(change, weight=weight, first=report.first_control)
-        self._now.digests[device] = fingerprint
+        self._parts.done(device)
+        self._now.counted.add(fingerprint)
+        self._now.staleness += staleness
         self._now.examples += report.examples
         self._now.tokens += report.tokens
         self._now.loss += report.train_loss * report.tokens
         self._now.uplink_bytes += len(frame)
         number = self.round
-        closed = self._close(now) if len(self._now.digests) >= self.task.rule.cohort else None
-        return Receipt(number, False, closed)
+        return Receipt(number, False, self._close(now) if self._full else None)
 
     def tick(self, now: float) -> RoundResult | None:
-        """Time passes: close the round in flight if its deadline is over."""
-        started = self._now.started_s
-        if self.phase == "finished" or started is None or now - started < self.task.rule.deadline_s:
+        """Time passes: deadlines take effect, and the round in flight is closed if it has one that is over.
+
+        A full round that the store could not keep is tried again.
+        """
+        if self.phase == "finished":
             return None
-        return self._close(now)
+        over = self._parts.over(now)
+        return self._close(now) if over or self._full else None
 
     def device_states(self) -> dict[str, int]:
         """How many phones are training, have reported, were told to wait, and dropped out of the last round."""
         return {
-            "training": len(self._now.assigned) - len(self._now.digests),
-            "reported": len(self._now.digests),
+            "training": self._parts.training if self.phase == "open" else 0,
+            "reported": self.reports,
             "waiting": len(self._now.waiting),
             "dropped": self.dropped_last,
         }
 
-    def _check(self, device: str, report: Report) -> None:
+    @property
+    def _full(self) -> bool:
+        return self.reports >= self.task.rule.cohort
+
+    def _check(self, device: str, report: Report) -> Assignment:
+        """What the device was asked for, if the report is an answer to it; raises what `report` raises."""
         if report.task != self.task.name:
             raise Conflict(f"this server's task is {self.task.name}, the report is for {report.task}"[:200])
         if report.device != device:
             raise Conflict("the report names another device than the one that sent it")
         if self.phase == "finished":
             raise Conflict(f"all {self.task.rule.rounds} rounds are over")
-        if report.round != self.round:
-            raise Conflict(f"round {self.round} is open, the report is for round {report.round}")
-        if device not in self._now.assigned:
-            raise Conflict(f"device {device} was not selected in round {self.round}")
-        if device in self._now.digests:
-            raise Conflict(f"device {device} has already reported in round {self.round}")
+        assignment = self._parts.of(device, report.round)
         if report.train_loss > LARGEST_LOSS:
             raise WireError(
                 f"train_loss must be at most {LARGEST_LOSS:g} nats a token, got {report.train_loss:g}"
             )
-        if report.model_sha256 != self._assignment.model_sha256:
-            raise ModelError("the report was trained on another model than the one of this round")
+        if report.model_sha256 != assignment.model_sha256:
+            raise ModelError("the report was trained on another model than the one that was assigned")
         if report.spec_hash != self._coordinates.hash:
             raise ModelError(
                 f"the report is laid out as {report.spec_hash}, the round as {self._coordinates.hash}"
@@ -224,12 +236,13 @@ class Coordinator:
             raise ModelError(
                 f"the task's upload is {self.task.algorithm.upload}, the report is {report.upload}"[:200]
             )
+        return assignment
 
     def _close(self, now: float) -> RoundResult:
         open_ = self._now
         params, state, version = self.params, self._server_state, self.version
         committed = False
-        if len(open_.digests) >= self.task.rule.enough:
+        if self.reports >= self.task.rule.enough:
             # Absurd updates that are legal one by one may still leave float32; the phones would refuse the model.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 after = self._after(open_.gathered.mean())
@@ -240,24 +253,28 @@ class Coordinator:
             round=self.round,
             status="committed" if committed else "abandoned",
             version=version,
-            reports=len(open_.digests),
-            dropped=len(open_.assigned) - len(open_.digests),
+            reports=self.reports,
+            dropped=self._parts.dropped(last=self.round + 1 == self.task.rule.rounds),
             examples=open_.examples,
             tokens=open_.tokens,
             train_loss=open_.loss / open_.tokens if open_.tokens else None,
             uplink_bytes=open_.uplink_bytes,
             downlink_bytes=open_.downlink_bytes,
-            started_s=now if open_.started_s is None else open_.started_s,
+            started_s=now if self._parts.started_s is None else self._parts.started_s,
             ended_s=now,
             refused=len(open_.refused),
+            staleness=open_.staleness / self.reports
+            if isinstance(self.task.algorithm.mode, FedBuff)
+            else None,
         )
         self._store.save(result, params, state)  # durable first: what follows cannot fail
         self.round, self.version, self._server_state = self.round + 1, version, state
-        self._last_digests, self.dropped_last = open_.digests, result.dropped
+        self._before.appendleft(open_.counted)
+        self.dropped_last = result.dropped
         if committed:
             self._set_params(params)
             self._set_control()
-        self._open_round()
+        self._open_round(now)
         return result
 
     def _after(self, mean_delta: np.ndarray) -> tuple[np.ndarray, State]:
@@ -284,8 +301,8 @@ class Coordinator:
         scaffold = self.task.algorithm.client.scaffold
         self._control = ServerControl.of_state(self._server_state) if scaffold else None
 
-    def _open_round(self) -> None:
-        self._assignment = Assignment(
+    def _open_round(self, now: float | None) -> None:
+        assignment = Assignment(
             task=self.task.name,
             round=self.round,
             version=self.version,
@@ -301,7 +318,8 @@ class Coordinator:
             deadline_s=self.task.rule.deadline_s,
             max_report_bytes=self.task.max_report_bytes,
         )
-        self._coordinates = self._assignment.coordinates
+        self._parts.begin(assignment, now)
+        self._coordinates = assignment.coordinates
         algorithm = self.task.algorithm
         gathered = gather(
             algorithm.aggregate,
@@ -309,7 +327,7 @@ class Coordinator:
             size=self._coordinates.model.spec.size,
             norm_bound=algorithm.update_clip_norm,
         )
-        self._now = _OpenRound(gathered, set(), {}, set(), set())
+        self._now = _OpenRound(gathered, set(), set(), set())
 
 
 def _check_state(saved: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:

@@ -12,7 +12,9 @@ import numpy as np
 class RoundResult:
     """A closed round. `version` is the model's after it; times are the driver's clock in seconds.
 
-    `dropped` selected phones were not counted; of `refused` ones a report had to be refused.
+    `dropped` selected phones were not counted; of `refused` ones a report had to be refused. `staleness` is the
+    mean over the counted reports of the versions committed since the one they began from; None if rounds are
+    synchronous.
     """
 
     round: int
@@ -28,6 +30,7 @@ class RoundResult:
     started_s: float
     ended_s: float
     refused: int = 0
+    staleness: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -52,6 +55,7 @@ def metrics_row(
         "reports": result.reports,
         "dropped": result.dropped,
         "refused": result.refused,
+        "staleness": result.staleness,
         "tokens": result.tokens,
         "train_loss": result.train_loss,
         "recall_top1": recall.get("recall_top1"),

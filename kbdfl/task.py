@@ -5,6 +5,7 @@ from math import ceil
 
 from kbdfl.algorithms import Algorithm
 from kbdfl.algorithms.coordinates import smaller
+from kbdfl.algorithms.mode import FedBuff
 from kbdfl.errors import ConfigError
 from kbdfl.model import CifgConfig
 
@@ -13,10 +14,10 @@ from kbdfl.model import CifgConfig
 class RoundRule:
     """When a round opens, commits and ends.
 
-    cohort            reports that commit a round
-    over_selection    this many times the cohort are selected, against drop-outs
-    min_reports       fewer at the deadline abandon the round; 0 = the whole cohort
-    deadline_s        seconds from the first selection
+    cohort            reports that commit a round; FedBuff's K
+    over_selection    this many times the cohort are selected, against drop-outs; FedBuff selects by `concurrency`
+    min_reports       fewer at the deadline abandon the round; 0 = the whole cohort, as FedBuff needs it
+    deadline_s        seconds from the first selection; with FedBuff from each phone's own
     rounds            committed or abandoned, after which the task is finished
     pace_s            a phone that is not needed is asked to come back after about this long
     max_report_bytes  of one frame; 0 = what the float32 upload of a round needs, and a little more
@@ -70,6 +71,10 @@ class Task:
     seed: int
 
     def __post_init__(self) -> None:
+        if isinstance(self.algorithm.mode, FedBuff) and self.rule.min_reports:
+            raise ConfigError(
+                f"min_reports must be 0 with fedbuff, whose rounds have no deadline, got {self.rule.min_reports}"
+            )
         fewest, enough = self.algorithm.aggregate.fewest, self.rule.enough
         if enough < fewest:
             raise ConfigError(

@@ -21,7 +21,7 @@ FLOORS = [
     {"kernels"},
     {"errors", "config", "params", "rng", "transform", "_version"},
     {"model", "text", "codec", "wire", "identity", "privacy", "secagg"},
-    {"algorithms", "selection", "metrics", "assignment", "task", "rounds", "coordinator", "ngram"},
+    {"algorithms", "selection", "metrics", "assignment", "task", "parts", "rounds", "coordinator", "ngram"},
     {"engines", "export", "evaluation", "audit", "run", "report"},
     {"device_sim", "server"},
     {"cli", "__main__"},

@@ -3,6 +3,7 @@
 from kbdfl.algorithms.aggregate import AGGREGATES, Aggregate, Mean
 from kbdfl.algorithms.base import PRESETS, WEIGHTS, Algorithm
 from kbdfl.algorithms.client import ClientRule
+from kbdfl.algorithms.mode import MODES, FedBuff, Mode, Synchronous
 from kbdfl.algorithms.robust import Krum, Median, TrimmedMean
 from kbdfl.algorithms.server import (
     SERVER_RULES,
@@ -16,6 +17,7 @@ from kbdfl.algorithms.server import (
 
 __all__ = [
     "AGGREGATES",
+    "MODES",
     "PRESETS",
     "SERVER_RULES",
     "WEIGHTS",
@@ -26,10 +28,13 @@ __all__ = [
     "FedAdam",
     "FedAvg",
     "FedAvgM",
+    "FedBuff",
     "FedYogi",
     "Krum",
     "Mean",
     "Median",
+    "Mode",
     "ServerRule",
+    "Synchronous",
     "TrimmedMean",
 ]

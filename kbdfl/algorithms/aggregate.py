@@ -30,8 +30,11 @@ AGGREGATES: dict[str, type] = {"mean": Mean, "median": Median, "trimmed-mean": T
 class Gathering(Protocol):
     """The reports of one round."""
 
-    def add(self, device: str, update: Update, *, weight: float) -> None:
-        """Count a device's update. Raises WireError for one that is not finite or not whole, and changes nothing."""
+    def add(self, device: str, update: Update, *, weight: float, scale: float = 1.0) -> None:
+        """Count a device's update, `scale` times as long as it is.
+
+        Raises WireError for one that is not finite or not whole, and changes nothing.
+        """
 
     def mean(self) -> np.ndarray:
         """float32 (P,), once there are reports enough."""
@@ -53,17 +56,22 @@ def bounding_factor(delta: np.ndarray, norm_bound: float) -> float:
 
 
 class _Sum:
-    """Adds every update once, in order of arrival."""
+    """Adds every update once, in order of arrival.
+
+        mean = sum(scale_i weight_i update_i) / sum(weight_i)
+
+    It is not divided by the scales: stale updates make a shorter mean (Nguyen et al. 2021, arXiv 2106.06639).
+    """
 
     def __init__(self, transforms: Sequence[Transform], size: int, norm_bound: float) -> None:
         self._transforms, self._norm_bound = transforms, norm_bound
         self._total, self._weight = np.zeros(size, np.float32), 0.0
 
-    def add(self, device: str, update: Update, *, weight: float) -> None:
-        factor = 1.0
+    def add(self, device: str, update: Update, *, weight: float, scale: float = 1.0) -> None:
+        factor = scale
         if self._norm_bound:
             delta = decode_chain(self._transforms, update, self._total.size)
-            factor = bounding_factor(delta, self._norm_bound)
+            factor *= bounding_factor(delta, self._norm_bound)
         accumulate_chain(self._transforms, update, weight=weight * factor, acc=self._total)
         self._weight += weight
 
@@ -81,9 +89,9 @@ class _Kept:
         self._size, self._norm_bound = size, norm_bound
         self._updates: dict[str, tuple[Update, float]] = {}
 
-    def add(self, device: str, update: Update, *, weight: float) -> None:
+    def add(self, device: str, update: Update, *, weight: float, scale: float = 1.0) -> None:
         delta = decode_chain(self._transforms, update, self._size)  # one that cannot be read is refused now
-        self._updates[device] = update, bounding_factor(delta, self._norm_bound)
+        self._updates[device] = update, scale * bounding_factor(delta, self._norm_bound)
 
     def mean(self) -> np.ndarray:
         # By name: the order in which reports arrived must not show in the last bits, nor break a tie.

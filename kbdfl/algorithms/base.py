@@ -6,6 +6,7 @@ from math import sqrt
 
 from kbdfl.algorithms.aggregate import Aggregate, Mean
 from kbdfl.algorithms.client import ClientRule
+from kbdfl.algorithms.mode import FedBuff, Mode, Synchronous
 from kbdfl.algorithms.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerRule
 from kbdfl.codec import ClipNorm, upload_chain
 from kbdfl.errors import ConfigError
@@ -32,6 +33,7 @@ class Algorithm:
     weights           a name in WEIGHTS: a mean weighs updates by their `examples`, their `sqrt`, or all alike
     max_weight        a phone that states more examples than this has as many: it cannot buy influence
     aggregate         how a round's updates become one; all but `Mean` weigh phones alike, whatever `weights` says
+    mode              whether phones work in rounds of a cohort, or asynchronously
     """
 
     client: ClientRule = ClientRule()
@@ -41,6 +43,7 @@ class Algorithm:
     weights: str = "examples"
     max_weight: int = 200
     aggregate: Aggregate = Mean()
+    mode: Mode = Synchronous()
 
     def __post_init__(self) -> None:
         if not 0 <= self.update_clip_norm < float("inf"):
@@ -52,6 +55,23 @@ class Algorithm:
             raise ConfigError(f"max_weight must be >= 1, got {self.max_weight}")
         if self.client.scaffold and not isinstance(self.aggregate, Mean):
             raise ConfigError(f"aggregate must be mean with scaffold, whose c is one, got {self.aggregate}")
+        if isinstance(self.mode, FedBuff):
+            self._check_asynchronous()
+
+    def _check_asynchronous(self) -> None:
+        if not isinstance(self.aggregate, Mean):
+            raise ConfigError(
+                f"aggregate must be mean with fedbuff, which weighs by age, got {self.aggregate}"
+            )
+        if self.client.scaffold:
+            raise ConfigError(
+                f"scaffold must be 0 with fedbuff: c would not be that of a phone's version, got {self.client.scaffold}"
+            )
+        if self.client.report_words:
+            raise ConfigError(
+                "report_words must be 0 with fedbuff, whose reports of several rounds are one sum, "
+                f"got {self.client.report_words}"
+            )
 
     @property
     def transforms(self) -> tuple[Transform, ...]:
@@ -75,4 +95,5 @@ PRESETS = {
     "fedadagrad": Algorithm(server=FedAdagrad()),
     "fedadam": Algorithm(),
     "fedyogi": Algorithm(server=FedYogi()),
+    "fedbuff": Algorithm(mode=FedBuff()),
 }

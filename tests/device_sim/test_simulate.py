@@ -16,8 +16,8 @@ from kbdfl.params import digest
 from kbdfl.run import RunConfig, build_task
 
 ROW_KEYS = {
-    "round", "status", "version", "reports", "dropped", "refused", "tokens", "train_loss", "recall_top1", "recall_top3",
-    "uplink_bytes", "downlink_bytes", "wall_s", "virtual_s", "epsilon",
+    "round", "status", "version", "reports", "dropped", "refused", "staleness", "tokens", "train_loss",
+    "recall_top1", "recall_top3", "uplink_bytes", "downlink_bytes", "wall_s", "virtual_s", "epsilon",
 }  # fmt: skip
 
 

@@ -107,8 +107,10 @@ def test_the_file_holds_every_field():
     assert set(document["client"]) == {field.name for field in fields(ClientRule)}
     assert set(document["round"]) == {field.name for field in fields(RoundRule)}
     assert set(document["server"]) == {"rule"} | {field.name for field in fields(FedAdam)}
-    algorithm = {field.name for field in fields(Algorithm)} - {"client", "server", "upload", "aggregate"}
+    elsewhere = {"client", "server", "upload", "aggregate", "mode"}
+    algorithm = {field.name for field in fields(Algorithm)} - elsewhere
     assert document["aggregate"] == {"rule": "mean"}
+    assert document["mode"] == {"rule": "synchronous"}
     assert set(document["upload"]) == algorithm | {"codec"}
 
 
@@ -153,7 +155,7 @@ def test_an_empty_file_is_the_default_run(tmp_path):
         ),
         ({"aggregate": {"rule": "median", "faulty": 1}}, "aggregate has no field 'faulty'"),
         ({"aggregate": {"rule": "krum", "faulty": -1}}, "faulty must be >= 0, got -1"),
-        ({"upload": {"weights": "mine"}}, "weights must be one of examples, uniform, sqrt, got 'mine'"),
+        ({"upload": {"weights": "mine"}}, "weights must be one of examples, uniform, sqrt, got mine"),
         ({"round": {"cohort": 0}}, "cohort must be >= 1, got 0"),
     ],
 )

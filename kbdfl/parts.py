@@ -1,0 +1,183 @@
+"""Which phones have a part in the rounds: whose report would count, from which version it began, and until when.
+
+A book is kept for each mode, both with the same pages. `current` is the assignment of the open round, with the
+rule's whole deadline; the coordinator gives each phone a seed of its own.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from kbdfl.algorithms.mode import FedBuff, Mode
+from kbdfl.assignment import Assignment
+from kbdfl.errors import Conflict
+from kbdfl.task import RoundRule
+
+
+class TooStale(Conflict):
+    """A report began from a version that is too old by now."""
+
+
+class Parts(Protocol):
+    """Who has a part now. `started_s` is when the open round began, by the driver's clock; None = not yet."""
+
+    started_s: float | None
+
+    @property
+    def training(self) -> int:
+        """Phones whose report is still awaited."""
+
+    def begin(self, current: Assignment, now: float | None) -> None:
+        """A round opens, at `now` if another one has just closed."""
+
+    def give(self, device: str, now: float) -> Assignment | None:
+        """The device's part, new or the one it has, with the time left; None if there is none for it now."""
+
+    def has(self, device: str) -> bool:
+        """Whether the device has a part in what is open, or has done it."""
+
+    def of(self, device: str, number: int) -> Assignment:
+        """What the device was asked for in round `number`, if its report would count.
+
+        Raises Conflict; TooStale if the device had a part, and has none any more.
+        """
+
+    def done(self, device: str) -> None:
+        """Its report was counted."""
+
+    def over(self, now: float) -> bool:
+        """Let go of what has expired; whether the open round has."""
+
+    def dropped(self, *, last: bool) -> int:
+        """Parts that the open round, the `last` one or not, would leave uncounted if it closed now."""
+
+
+def parts(mode: Mode, rule: RoundRule) -> Parts:
+    """An empty book."""
+    return _Slots(mode, rule) if isinstance(mode, FedBuff) else _Cohort(rule)
+
+
+class _Cohort:
+    """Synchronous: one cohort a round, selected once, with one deadline."""
+
+    def __init__(self, rule: RoundRule) -> None:
+        self._rule = rule
+
+    def begin(self, current: Assignment, now: float | None) -> None:
+        self._current = current
+        self.started_s: float | None = None  # with its first phone
+        self._selected: set[str] = set()
+        self._reported: set[str] = set()
+
+    @property
+    def training(self) -> int:
+        return len(self._selected) - len(self._reported)
+
+    def give(self, device: str, now: float) -> Assignment | None:
+        started_s = now if self.started_s is None else self.started_s
+        left_s = self._rule.deadline_s - (now - started_s)
+        full = device not in self._selected and len(self._selected) >= self._rule.selected
+        if full or device in self._reported or left_s <= 0:
+            return None
+        self.started_s = started_s
+        self._selected.add(device)
+        return replace(self._current, deadline_s=left_s)
+
+    def has(self, device: str) -> bool:
+        return device in self._selected
+
+    def of(self, device: str, number: int) -> Assignment:
+        open_ = self._current.round
+        if number != open_:
+            raise Conflict(f"round {open_} is open, the report is for round {number}")
+        if device not in self._selected:
+            raise Conflict(f"device {device} was not selected in round {open_}")
+        if device in self._reported:
+            raise Conflict(f"device {device} has already reported in round {open_}")
+        return self._current
+
+    def done(self, device: str) -> None:
+        self._reported.add(device)
+
+    def over(self, now: float) -> bool:
+        return self.started_s is not None and now - self.started_s >= self._rule.deadline_s
+
+    def dropped(self, *, last: bool) -> int:
+        return self.training
+
+
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    assignment: Assignment
+    since_s: float
+
+
+class _Slots:
+    """FedBuff: a slot for each phone that trains, whichever version it began from, with a deadline of its own.
+
+    A phone that comes back before it has reported keeps its slot and moves on to the current version, if there is
+    a newer one than its own. It is counted for a round's assignment once at most, since a second time it would
+    draw the same messages; a part that expired may be taken again.
+    """
+
+    def __init__(self, mode: FedBuff, rule: RoundRule) -> None:
+        self._mode, self._rule = mode, rule
+        self._slots: dict[str, _Slot] = {}  # the one that expires first stands first
+        self.started_s: float | None = None
+
+    def begin(self, current: Assignment, now: float | None) -> None:
+        self._current, self.started_s = current, now
+        self._reported: set[str] = set()  # to the open round's own assignment
+        self._dropped = 0
+
+    @property
+    def training(self) -> int:
+        return len(self._slots)
+
+    def give(self, device: str, now: float) -> Assignment | None:
+        self._expire(now)
+        slot = self._slots.get(device)
+        if slot is not None and slot.assignment.version == self._current.version:
+            return replace(slot.assignment, deadline_s=self._rule.deadline_s - (now - slot.since_s))
+        if slot is None and (device in self._reported or len(self._slots) >= self._mode.concurrency):
+            return None
+        if self.started_s is None:
+            self.started_s = now
+        self._slots.pop(device, None)
+        self._slots[device] = _Slot(self._current, now)
+        return self._current
+
+    def has(self, device: str) -> bool:
+        return device in self._slots or device in self._reported
+
+    def of(self, device: str, number: int) -> Assignment:
+        slot = self._slots.get(device)
+        if slot is None:
+            raise Conflict(f"device {device} has no assignment, or its deadline is over")
+        if slot.assignment.round != number:
+            raise Conflict(
+                f"device {device} has an assignment of round {slot.assignment.round}, the report is for round {number}"
+            )
+        staleness, most = self._current.version - slot.assignment.version, self._mode.max_staleness
+        if staleness > most:
+            self._drop(device)
+            raise TooStale(f"staleness must be at most {most}, the report began {staleness} versions ago")
+        return slot.assignment
+
+    def done(self, device: str) -> None:
+        if self._slots.pop(device).assignment.round == self._current.round:
+            self._reported.add(device)
+
+    def over(self, now: float) -> bool:
+        self._expire(now)
+        return False
+
+    def _expire(self, now: float) -> None:
+        while self._slots and now - next(iter(self._slots.values())).since_s >= self._rule.deadline_s:
+            self._drop(next(iter(self._slots)))
+
+    def _drop(self, device: str) -> None:
+        del self._slots[device]
+        self._dropped += 1
+
+    def dropped(self, *, last: bool) -> int:
+        return self._dropped + (len(self._slots) if last else 0)
