@@ -57,8 +57,12 @@ class Trained:
 
     def recall(self, part: Part) -> dict[str, float]:
         """recall_top1 and recall_top3, the mean over the models."""
-        found = [recall(model, self.config, part.words) for model in self.models]
+        found = [self.ask(model, part) for model in self.models]
         return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
+
+    def ask(self, params: np.ndarray, part: Part) -> dict[str, float]:
+        """recall_top1 and recall_top3 of one model, float32 (P,): on the words that were drawn of these users."""
+        return recall(params, self.config, part.words)
 
     def details(self, part: Part) -> dict[str, float]:
         """What else an experiment wants to know of its models on these users, by name."""
@@ -72,7 +76,7 @@ class Trained:
                 for name in ("rounds", "hours", "tokens")
                 if (value := getattr(point, name)) is not None
             }
-            | recall(point.params, self.config, part.words)
+            | self.ask(point.params, part)
             for point in self.points
         ]
 
