@@ -1,44 +1,37 @@
 """Federated rounds in one process: the coordinator of the server, on a virtual clock, with worker threads.
 
-A simulated phone takes as long as its download, training and upload would at the constants below, so slow
-phones report late and the coordinator's over-selection and deadline do their work. A report that would come
-after its round has closed is not computed at all: nobody would see the difference.
+A simulated phone takes as long as its download, training and upload would on its device (`device_sim.devices`), so
+slow phones report late and the coordinator's over-selection and deadline do their work. The clock jumps from event to
+event: a report arrives, a deadline passes, a phone may check in. A report that nobody would count is not computed.
+
+Synchronous phones stop when their round closes. Asynchronous ones (FedBuff) go on, on the version they were given.
 """
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import islice
 from math import ceil, inf, nextafter
 
+from kbdfl.algorithms.mode import FedBuff
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.control import ControlStore
+from kbdfl.device_sim.devices import Device, make_device
+from kbdfl.device_sim.flight import Flight, Job, Received
 from kbdfl.device_sim.population import Population
-from kbdfl.device_sim.runtime import Declined, LocalRun, check_model, has_known_word, prepare, train
+from kbdfl.device_sim.runtime import Declined, check_model, has_known_word, prepare, train
 from kbdfl.engines import ThreadEngine
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.kernels.train import Workspace
 from kbdfl.metrics import recall
+from kbdfl.parts import TooStale
 from kbdfl.rng import stream
 from kbdfl.rounds import MemoryStore, RoundResult, metrics_row
 from kbdfl.run import Built, RunConfig
 from kbdfl.text import PackedBatches
 from kbdfl.wire import decode_model, encode_model
 
-TOKENS_PER_S = 2_000.0  # one mid-range phone's training speed
-BYTES_PER_S = 1e6  # and its unmetered link
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A selected phone's work: what to train on and when its report would arrive."""
-
-    device: str
-    assignment: Assignment
-    run: LocalRun
-    arrival_s: float
+LONGEST_LULL_S = 7 * 86_400.0  # nobody was given an assignment for so long: nobody ever will be
 
 
 class Simulation:
@@ -56,17 +49,25 @@ class Simulation:
         workers: int,
         held_out: PackedBatches,
     ) -> None:
-        settings = config.settings
-        if config.rule.enough > len(population):
+        settings, rule, mode = config.settings, config.rule, config.algorithm.mode
+        if rule.enough > len(population):
             raise ConfigError(
-                f"cohort must be at most the {len(population)} phones that take part, got {config.rule.enough}"
+                f"cohort must be at most the {len(population)} phones that take part, got {rule.enough}"
             )
         self._config, self._built, self._population, self._held_out = config, built, population, held_out
         self._workers = workers
         self._random = stream(settings.seed, "fleet")
         self.controls = {device: ControlStore() for device in population.users}
+        self._devices: dict[str, Device] = {}
         self._local = threading.local()
+        self._asynchronous = isinstance(mode, FedBuff)
+        self._most = mode.concurrency if isinstance(mode, FedBuff) else rule.selected
         self._now = 0.0
+        self._ask_s = 0.0  # when phones check in next
+        self._lull_s = 0.0  # since when nobody was given an assignment
+        self._out: dict[str, float] = {}  # phones that the coordinator counts on, and until when it does
+        self._waiting: dict[str, float] = {}  # phones that were told to wait, until when
+        self._received: tuple[int, Received] | None = None
         self.coordinator = Coordinator(
             built.task, built.params, store=MemoryStore(), random=stream(settings.seed, "pace")
         )
@@ -75,93 +76,141 @@ class Simulation:
         """Run all rounds; `on_round` gets each one's row of metrics.jsonl as it closes."""
         started = time.perf_counter()
         with ThreadEngine(self._workers) as engine:
+            flight = Flight(engine, self._train)
             while self.coordinator.phase == "open":
-                result = self._round(engine)
-                on_round(self._row(result, wall_s=time.perf_counter() - started))
-
-    def _round(self, engine: ThreadEngine) -> RoundResult:
-        c, rule = self.coordinator, self._built.task.rule
-        model = encode_model(c.params, version=c.version, spec_hash=self._built.task.config.spec.hash)
-        opened = self._now
-        jobs = self._select(len(model), opened)
-        params, _, _ = decode_model(model, max_bytes=len(model))
-        shared_control = c.control
-        if jobs:
-            check_model(jobs[0].assignment, params, self._built.vocabulary)
-        in_time = iter([job for job in jobs if job.arrival_s - opened < rule.deadline_s])
-
-        def work(job: Job) -> bytes | None:
-            try:
-                return train(
-                    job.assignment,
-                    params,
-                    job.run,
-                    device=job.device,
-                    workspace=self._workspace(),
-                    shared_control=shared_control,
-                    controls=self.controls[job.device],
-                )
-            except Declined:
-                return None
-
-        # As many at a time as the round still wants: one more for every phone that declined.
-        while batch := list(islice(in_time, rule.cohort - c.reports)):
-            for job, frame in zip(batch, engine.map(work, batch), strict=True):
-                if frame is None:
-                    continue
-                self._now = job.arrival_s
-                closed = c.report(job.device, frame, self._now).closed
-                self.controls[job.device].settle()
+                if self._ask_s <= self._now:
+                    self._ask_s = self._admit(flight)
+                closed = self._step(flight)
                 if closed is not None:
-                    return closed
-        # One step of float64 later: (opened + deadline) - opened is often a little less than the deadline.
-        self._now = nextafter(opened + rule.deadline_s, inf)
-        closed = c.tick(self._now)
-        if closed is None:
+                    on_round(self._row(closed, wall_s=time.perf_counter() - started))
+
+    def device(self, name: str) -> Device:
+        """The phone's hardware and hours."""
+        if name not in self._devices:
+            settings = self._config.settings
+            self._devices[name] = make_device(
+                settings.seed, name, speeds=settings.speeds, availability=settings.availability
+            )
+        return self._devices[name]
+
+    def _step(self, flight: Flight) -> RoundResult | None:
+        """The clock jumps to what happens next; the round's result if that closes one."""
+        c, ends_s = self.coordinator, min(self._out.values(), default=inf)
+        next_s = min(flight.next_s, ends_s, self._ask_s)
+        if next_s == inf or (not self._out and next_s - self._lull_s > LONGEST_LULL_S):
             raise DataError("no phone could be selected: none has a log with words that the model knows")
+        if next_s < flight.next_s:
+            self._now = next_s
+            return self._closed(c.tick(next_s), flight) if next_s == ends_s else None
+        ahead = 2 * self._workers if self._asynchronous else self._built.task.rule.cohort - c.reports
+        job, frame = flight.pop(ahead=ahead)
+        if frame is None:
+            return None  # the coordinator goes on waiting for it
+        self._now = job.arrival_s
+        try:
+            closed = c.report(job.device, frame, self._now).closed
+            self.controls[job.device].settle()
+        except TooStale:
+            closed = None
+        if self._asynchronous:
+            del self._out[job.device]
+            self._ask_s = self._now
+        return self._closed(closed, flight)
+
+    def _closed(self, closed: RoundResult | None, flight: Flight) -> RoundResult | None:
+        """Whom the coordinator no longer counts on is free; so are all when a synchronous round closes."""
+        if self._asynchronous:
+            gone = [device for device, ends_s in self._out.items() if ends_s <= self._now]
+        else:
+            gone = list(self._out) if closed else []
+            if closed:
+                flight.clear()
+        for device in gone:
+            del self._out[device]
+        if gone or closed:
+            self._ask_s = self._now
         return closed
 
-    def _select(self, model_bytes: int, now: float) -> list[Job]:
-        """Phones check in, in random order, until the round has all it wants; their jobs by arrival of the report."""
-        c, wanted = self.coordinator, self._built.task.rule.selected
-        jobs: list[Job] = []
-        selected = 0
+    def _admit(self, flight: Flight) -> float:
+        """Phones that are free check in, in random order, until no more are wanted; when to ask the others again."""
+        c, again_s = self.coordinator, inf
         for index in self._random.permutation(len(self._population)):
-            if selected == wanted:
-                break
-            device = self._population.users[index]
-            sentences = self._population.log(device).sentences(self._built.vocabulary)
+            if len(self._out) == self._most:
+                return inf
+            name = self._population.users[index]
+            if name in self._out:
+                continue
+            device = self.device(name)
+            free_s = max(self._waiting.get(name, 0.0), self._now + device.returns_s(self._now))
+            if free_s > self._now:
+                again_s = min(again_s, free_s)
+                continue
+            sentences = self._population.log(name).sentences(self._built.vocabulary)
             if not has_known_word(sentences):
                 continue  # a phone with nothing to learn from does not check in
-            assignment = c.check_in(device, now)
+            assignment = c.check_in(name, self._now)
             if not isinstance(assignment, Assignment):
-                break
-            selected += 1
-            # A phone that corrects its steps fetches c too, which is as long as the model.
-            downlink = model_bytes * (2 if self.controls[device].corrects(assignment) else 1)
-            c.downloaded(downlink)
-            if self._random.random() < self._config.settings.dropout:
+                self._waiting[name] = self._now + assignment.retry_after_s
+                again_s = min(again_s, self._waiting[name])
                 continue
-            rule = assignment.client
-            # The report takes about a byte a parameter, and as much for the change of a control variate.
-            uplink = assignment.coordinates.model.spec.size * (2 if rule.scaffold else 1)
-            transfer_s = (downlink + uplink) / BYTES_PER_S
-            passes = 1 + (rule.scaffold == 1) / rule.epochs
-            try:
-                run = prepare(assignment, sentences)
-                if rule.partial_work:
-                    in_time = (assignment.deadline_s - transfer_s) * TOKENS_PER_S / passes
-                    run = run.within(ceil(in_time) - 1)
-            except (Declined, DataError):
-                continue
-            seconds = transfer_s + passes * run.part.batches.tokens / TOKENS_PER_S
-            jobs.append(Job(device, assignment, run, now + seconds))
-        return sorted(jobs, key=lambda job: (job.arrival_s, job.device))
+            self._lull_s = self._now
+            # One step of float64 later: (now + deadline) - now is often a little less than the deadline.
+            self._out[name] = nextafter(self._now + assignment.deadline_s, inf)
+            job = self._job(name, assignment, sentences)
+            if job is not None:
+                flight.add(job)
+        return again_s
 
-    def _workspace(self) -> Workspace:
+    def _job(self, name: str, assignment: Assignment, sentences: list[list[int]]) -> Job | None:
+        """A selected phone's work, unless it drops out, declines, leaves before it is done or would be late."""
+        device, received = self.device(name), self._model(assignment)
+        # A phone that corrects its steps fetches c too, which is as long as the model.
+        downlink = received.nbytes * (2 if self.controls[name].corrects(assignment) else 1)
+        self.coordinator.downloaded(downlink)
+        if self._random.random() < self._config.settings.dropout:
+            return None
+        rule = assignment.client
+        # The report takes about a byte a parameter, and as much for the change of a control variate.
+        uplink = assignment.coordinates.model.spec.size * (2 if rule.scaffold else 1)
+        transfer_s = (downlink + uplink) / device.bytes_per_s
+        passes = 1 + (rule.scaffold == 1) / rule.epochs
+        try:
+            run = prepare(assignment, sentences)
+            if rule.partial_work:
+                in_time = (assignment.deadline_s - transfer_s) * device.tokens_per_s / passes
+                run = run.within(ceil(in_time) - 1)
+        except (Declined, DataError):
+            return None
+        arrival_s = self._now + (transfer_s + passes * run.part.batches.tokens / device.tokens_per_s)
+        if arrival_s - self._now >= min(assignment.deadline_s, device.leaves_s(self._now)):
+            return None
+        return Job(name, assignment, run, received, arrival_s)
+
+    def _model(self, assignment: Assignment) -> Received:
+        """The current version, as the phones receive and check it."""
+        c = self.coordinator
+        if self._received is None or self._received[0] != c.version:
+            model = encode_model(c.params, version=c.version, spec_hash=self._built.task.config.spec.hash)
+            params, _, _ = decode_model(model, max_bytes=len(model))
+            check_model(assignment, params, self._built.vocabulary)
+            self._received = (c.version, Received(params, c.control, len(model)))
+        return self._received[1]
+
+    def _train(self, job: Job) -> bytes | None:
         if not hasattr(self._local, "workspace"):
             self._local.workspace = Workspace()
-        return self._local.workspace
+        try:
+            return train(
+                job.assignment,
+                job.received.params,
+                job.run,
+                device=job.device,
+                workspace=self._local.workspace,
+                shared_control=job.received.control,
+                controls=self.controls[job.device],
+            )
+        except Declined:
+            return None
 
     def _row(self, result: RoundResult, *, wall_s: float) -> dict:
         every = self._config.settings.evaluate_every

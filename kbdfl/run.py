@@ -19,6 +19,8 @@ from kbdfl.task import RoundRule, Task
 from kbdfl.text import SPECIALS, Vocabulary, public_vocabulary, training_vocabulary
 
 VOCABULARIES = ("public", "training-users")
+SPEEDS = ("equal", "tiers", "heavy-tailed")
+AVAILABILITIES = ("always", "nightly")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Settings:
     devices         phones that take part; 0 = every training user of the source
     vocabulary      `public`: a public word list; `training-users`: counted on the phones' own logs
     dropout         the chance that a selected phone never reports
+    speeds          of simulated phones: `equal`, by `tiers`, or `heavy-tailed` around their tier's
+    availability    of simulated phones: `always`, or `nightly`, while they charge
     evaluate_every  committed rounds between two measurements on held-out users
     evaluate_words  how many held-out words such a measurement looks at
     """
@@ -41,6 +45,8 @@ class Settings:
     devices: int = 0
     vocabulary: str = "public"
     dropout: float = 0.0
+    speeds: str = "equal"
+    availability: str = "always"
     evaluate_every: int = 10
     evaluate_words: int = 20_000
 
@@ -49,8 +55,10 @@ class Settings:
         for name in ("seed", "devices"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
-        if self.vocabulary not in VOCABULARIES:
-            raise ConfigError(f"vocabulary must be one of {', '.join(VOCABULARIES)}, got {self.vocabulary}")
+        named = {"vocabulary": VOCABULARIES, "speeds": SPEEDS, "availability": AVAILABILITIES}
+        for name, values in named.items():
+            if getattr(self, name) not in values:
+                raise ConfigError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}")
         for name in ("evaluate_every", "evaluate_words"):

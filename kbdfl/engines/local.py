@@ -1,7 +1,7 @@
 """Worker threads in this process. The kernels hold no interpreter lock, so threads train on all cores."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from kbdfl.errors import ConfigError
@@ -20,6 +20,10 @@ class ThreadEngine:
         if workers < 1:
             raise ConfigError(f"workers must be >= 1, got {workers}")
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="kbdfl-worker")
+
+    def submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
+        """Begin with one item as soon as a worker is free."""
+        return self._pool.submit(function, item)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         return self._pool.map(function, items)

@@ -7,6 +7,7 @@ import pytest
 
 from kbdfl.algorithms import Algorithm, ClientRule, FedAvg, FedYogi, Krum, Median, TrimmedMean
 from kbdfl.device_sim import simulate
+from kbdfl.device_sim.devices import MID
 from kbdfl.device_sim.population import Population, held_out_sentences
 from kbdfl.device_sim.runtime import OverBudget, has_known_word
 from kbdfl.device_sim.simulate import Simulation
@@ -179,7 +180,7 @@ def test_stragglers_report_partial_work_if_the_rule_says_so(play, texts):
     words = np.array(
         [sum(len(text.split()) for text in texts.texts[user]) for user in Population(texts).users]
     )
-    deadline_s = 20 * float(np.median(words)) / simulate.TOKENS_PER_S
+    deadline_s = 20 * float(np.median(words)) / MID.tokens_per_s
     rule = {
         "cohort": len(words),
         "over_selection": 1.0,

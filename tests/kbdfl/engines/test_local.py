@@ -38,6 +38,21 @@ def test_an_exception_of_an_item_reaches_the_caller():
             next(results)
 
 
+def test_a_submitted_item_begins_at_once_and_gives_its_result_or_raises():
+    begun = threading.Event()
+
+    def work(item):
+        begun.set()
+        return 1 / item
+
+    with ThreadEngine(1) as engine:
+        result = engine.submit(work, 2)
+        assert begun.wait(20)
+        assert result.result() == 0.5
+        with pytest.raises(ZeroDivisionError):
+            engine.submit(work, 0).result()
+
+
 def test_a_caller_that_stops_listening_ends_what_has_not_begun():
     begun = []
 
