@@ -85,10 +85,10 @@ def run_options(command: Callable) -> Callable:
     return command
 
 
-def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any:
+def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
     """A `RunConfig` from the options of `run_options`: the file named by --config, then what was given.
 
-    Raises ConfigError in one line.
+    A command's further options may be fields of `Settings`. Raises ConfigError in one line.
     """
     from kbdfl.algorithms import PRESETS, FedAdam, FedYogi
     from kbdfl.run import RunConfig
@@ -103,7 +103,7 @@ def config_from(options: dict[str, Any], *, dropout: float | None = None) -> Any
         vocabulary=options["vocabulary"],
         evaluate_every=options["evaluate_every"],
         seed=options["seed"],
-        dropout=dropout,
+        **settings_of_its_own,
     )
     algorithm = config.algorithm
     if options["algorithm"] is not None:

@@ -13,6 +13,8 @@ from kbdfl.cli.options import config_from, run_options
 @click.command()
 @run_options
 @click.option("--dropout", type=float, help="Chance that a selected phone never reports.  [default: 0]")
+@click.option("--speeds", help="Of phones: equal, tiers or heavy-tailed.  [default: equal]")
+@click.option("--availability", help="Of phones: always, or nightly while they charge.  [default: always]")
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -26,7 +28,14 @@ from kbdfl.cli.options import config_from, run_options
 )
 @json_option
 def simulate(
-    dropout: float | None, workers: int, name: str | None, runs: Path, as_json: bool, **options: Any
+    dropout: float | None,
+    speeds: str | None,
+    availability: str | None,
+    workers: int,
+    name: str | None,
+    runs: Path,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Run federated rounds in this process: the server's coordinator on a virtual clock, phones on threads.
 
@@ -38,7 +47,7 @@ def simulate(
     from kbdfl.report import finish_run
     from kbdfl.run import RunFolder, build_task, checkpoint_facts
 
-    config = config_from(options, dropout=dropout)
+    config = config_from(options, dropout=dropout, speeds=speeds, availability=availability)
     settings = config.settings
     source = open_logs(settings.source, seed=settings.seed, devices=settings.devices)
     population = Population(source, devices=settings.devices)

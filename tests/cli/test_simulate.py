@@ -51,7 +51,7 @@ def test_a_runs_own_config_runs_again_to_the_same_bytes(simulate):
     _, first = simulate(
         "first", *QUICK, "--dropout", 0.2, "--min-reports", 1, "--seed", 7, "--epochs", 2, "--client-lr", 1.5,
         "--over-selection", 2, "--algorithm", "fedavg", "--upload", "float32", "--update-clip-norm", 0.5,
-        "--max-weight", 3, "--vocabulary", "training-users",
+        "--max-weight", 3, "--vocabulary", "training-users", "--speeds", "tiers", "--availability", "nightly",
     )  # fmt: skip
     _, again = simulate("again", "--config", first / "config.toml")
     assert (first / "config.toml").read_bytes() == (again / "config.toml").read_bytes()
@@ -141,6 +141,8 @@ BAD_OPTIONS = {
     "negative devices": (["--devices", "-1"], "devices must be >= 0, got -1"),
     "endless devices": (["--devices", str(10**18)], "devices must lie in"),
     "a negative seed": (["--seed", "-1"], "seed must be >= 0, got -1"),
+    "an unknown speed": (["--speeds", "fast"], "speeds must be one of equal, tiers, heavy-tailed, got fast"),
+    "an unknown availability": (["--availability", "never"], "availability must be one of always, nightly"),
     "a dropout of 1": (["--dropout", "1"], "dropout must lie in [0, 1), got 1.0"),
     "a dropout of nan": (["--dropout", "nan"], "dropout must lie in [0, 1), got nan"),
     "no workers": (["--workers", "0"], "workers"),

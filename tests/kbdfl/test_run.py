@@ -137,6 +137,8 @@ def test_an_empty_file_is_the_default_run(tmp_path):
         ({"run": {"devices": -1}}, "devices must be >= 0, got -1"),
         ({"run": {"preset": "huge"}}, "preset must be one of tiny, small, chat, gboard, got huge"),
         ({"run": {"vocabulary": "mine"}}, "vocabulary must be one of public, training-users, got mine"),
+        ({"run": {"speeds": "fast"}}, "speeds must be one of equal, tiers, heavy-tailed, got fast"),
+        ({"run": {"availability": "never"}}, "availability must be one of always, nightly, got never"),
         ({"run": {"dropout": 1}}, r"dropout must lie in \[0, 1\), got 1"),
         ({"run": {"evaluate_every": 0}}, "evaluate_every must be >= 1, got 0"),
         ({"run": 3}, "run must be a table, got 3"),
@@ -155,7 +157,7 @@ def test_an_empty_file_is_the_default_run(tmp_path):
         ),
         ({"aggregate": {"rule": "median", "faulty": 1}}, "aggregate has no field 'faulty'"),
         ({"aggregate": {"rule": "krum", "faulty": -1}}, "faulty must be >= 0, got -1"),
-        ({"upload": {"weights": "mine"}}, "weights must be one of examples, uniform, sqrt, got mine"),
+        ({"upload": {"weights": "mine"}}, "weights must be one of examples, uniform, sqrt, got 'mine'"),
         ({"round": {"cohort": 0}}, "cohort must be >= 1, got 0"),
     ],
 )
