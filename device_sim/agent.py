@@ -127,8 +127,8 @@ class Cycle:
 class Phone:
     """One enrolled phone with its key and its log.
 
-    A phone that vanished from a round, or could not take its part, stays out of that round: asked again before
-    it ends, the server would hand it the same assignment.
+    A phone that vanished from a round, or could not take its part, stays out of that round until its deadline is
+    over: asked again before, the server would hand it the same assignment.
     """
 
     def __init__(
@@ -145,11 +145,12 @@ class Phone:
         self._controls = controls or ControlStore()
         self._key = identity.generate_key()
         self._out_of: tuple[str, int] | None = None  # task and round
+        self._out_until_s = 0.0
         self.device = client.enrol(identity.public_key(self._key))
 
     def cycle(self, *, workspace: Workspace, drops: Callable[[Assignment], bool] = lambda _: False) -> Cycle:
         """Check in and, if selected, fetch the model, train and report. `drops` says when the phone vanishes."""
-        path = "/v1/check-in"
+        path, offered_s = "/v1/check-in", time.monotonic()
         answer = _json(
             self._client.signed(self._key, "POST", path, body=b"{}", content_type="application/json"), path
         )
@@ -164,7 +165,7 @@ class Phone:
             )
         assignment = Assignment.from_json(answer)
         asked_s, this_round = time.monotonic(), (assignment.task, assignment.round)
-        if self._out_of == this_round:
+        if self._out_of == this_round and offered_s < self._out_until_s:
             return Cycle("wait", retry_after_s=_BACK_S)
         try:
             params, downlink = self._fetch(assignment, f"/v1/models/{assignment.version}")
@@ -174,6 +175,7 @@ class Phone:
                 downlink += more
         except Conflict as late:  # the round closed and its model is no longer served
             return Cycle("late", detail=str(late))
+        self._out_until_s = asked_s + assignment.deadline_s
         if drops(assignment):
             self._out_of = this_round
             return Cycle("dropped", downlink_bytes=downlink)

@@ -142,8 +142,8 @@ class Coordinator:
         """The driver sent `nbytes` of model to a phone."""
         self._now.downlink_bytes += nbytes
 
-    def report(self, device: str, frame: bytes, now: float) -> Receipt:
-        """Count a phone's report exactly once.
+    def report(self, device: str, frame: bytes, now: float, *, number: int | None = None) -> Receipt:
+        """Count a phone's report exactly once; `number` is the round that its address names, if it has one.
 
         The same bytes again are acknowledged and not counted again. Raises TooLarge, WireError or ModelError for
         a frame that cannot be read, is not finite or was trained on something else, Conflict for another round, a
@@ -153,13 +153,13 @@ class Coordinator:
         """
         selected = self._parts.has(device)
         try:
-            return self._count(device, frame, now)
+            return self._count(device, frame, now, number)
         except (TooLarge, WireError, ModelError, TooStale):
             if selected:
                 self._now.refused.add(device)
             raise
 
-    def _count(self, device: str, frame: bytes, now: float) -> Receipt:
+    def _count(self, device: str, frame: bytes, now: float, number: int | None) -> Receipt:
         if len(frame) > self.task.max_report_bytes:
             raise TooLarge(f"a report must be at most {self.task.max_report_bytes} bytes, got {len(frame)}")
         fingerprint = device, hashlib.sha256(frame).digest()
@@ -167,6 +167,8 @@ class Coordinator:
             if fingerprint in counted:
                 return Receipt(self.round - age, True, None)
         report = decode_report(frame, max_bytes=self.task.max_report_bytes)
+        if number is not None and number != report.round:
+            raise Conflict(f"the address names round {number}, the report round {report.round}")
         staleness = self.version - self._check(device, report).version
         weight = self.task.algorithm.weight(report.examples)
         change = None
@@ -183,8 +185,8 @@ class Coordinator:
         self._now.tokens += report.tokens
         self._now.loss += report.train_loss * report.tokens
         self._now.uplink_bytes += len(frame)
-        number = self.round
-        return Receipt(number, False, self._close(now) if self._full else None)
+        counted_in = self.round
+        return Receipt(counted_in, False, self._close(now) if self._full else None)
 
     def tick(self, now: float) -> RoundResult | None:
         """Time passes: deadlines take effect, and the round in flight is closed if it has one that is over.

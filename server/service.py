@@ -17,20 +17,22 @@ from typing import Any
 
 import numpy as np
 
+from kbdfl.algorithms.mode import FedBuff
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator, Finished, Receipt, Wait
-from kbdfl.errors import Conflict, ModelError, NotFound, Unauthorised
+from kbdfl.errors import ModelError, NotFound, Unauthorised
 from kbdfl.identity import device_id
 from kbdfl.params import write_atomically
 from kbdfl.rounds import RoundResult
 from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.worker import Worker
-from kbdfl.wire import decode_report, encode_model
+from kbdfl.wire import encode_model
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
+KEPT_VERSIONS = 4  # in an asynchronous task, for phones that checked in just before the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +78,13 @@ class TaskService:
         self._worker = Worker()
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
-        self._bodies: dict[bool, ModelBody] = {}  # of the model, and of SCAFFOLD's c
+        self._bodies: dict[tuple[int, bool], ModelBody] = {}  # by version, of the model and of SCAFFOLD's c
         self._committed_since_start = 0
         self._started_s = clock()
         self.task = coordinator.task
+        mode = self.task.algorithm.mode
+        self._concurrency = mode.concurrency if isinstance(mode, FedBuff) else None
+        self._kept = 1 if self._concurrency is None else KEPT_VERSIONS
         self.folder = store.folder
         self.bundle: ServedBundle | None = None
 
@@ -127,26 +132,35 @@ class TaskService:
 
     def check_in(self, device: str) -> Assignment | Wait | Finished:
         with self._lock:
-            return self._coordinator.check_in(device, self._clock())
+            answer = self._coordinator.check_in(device, self._clock())
+            if isinstance(answer, Assignment):
+                self._encoded(control=False)  # the phone may ask for it once it is superseded
+            return answer
 
     def model(self, version: int, *, control: bool = False) -> ModelBody:
         """The wire form of the current version, or of the `control` variate beside it; each is encoded once.
 
-        Raises NotFound for any other version, and for a control variate where the task keeps none.
+        An asynchronous task keeps its last few. Raises NotFound for any other version, and for a control variate
+        where the task keeps none.
         """
         with self._lock:
-            if version != self._coordinator.version:
+            if version == self._coordinator.version:
+                return self._encoded(control=control)
+            body = self._bodies.get((version, control))
+            if body is None or version <= self._coordinator.version - self._kept:
                 raise NotFound(f"version {self._coordinator.version} is served, not {version}")
-            body = self._bodies.get(control)
-            if body is None or body.version != version:
-                vector = self._coordinator.control if control else self._coordinator.params
-                if vector is None:
-                    raise NotFound("this task keeps no control variates")
-                content = encode_model(vector, version=version, spec_hash=self.task.config.spec.hash)
-                body = self._bodies[control] = ModelBody(
-                    version, content, hashlib.sha256(content).hexdigest()
-                )
             return body
+
+    def _encoded(self, *, control: bool) -> ModelBody:
+        version = self._coordinator.version
+        if (version, control) not in self._bodies:
+            vector = self._coordinator.control if control else self._coordinator.params
+            if vector is None:
+                raise NotFound("this task keeps no control variates")
+            content = encode_model(vector, version=version, spec_hash=self.task.config.spec.hash)
+            self._bodies = {key: body for key, body in self._bodies.items() if key[0] > version - self._kept}
+            self._bodies[version, control] = ModelBody(version, content, hashlib.sha256(content).hexdigest())
+        return self._bodies[version, control]
 
     @property
     def version(self) -> int:
@@ -159,15 +173,10 @@ class TaskService:
     def report(self, device: str, number: int, frame: bytes) -> Receipt:
         """Hand a report to the coordinator; the reply goes out after what it closed has been stored."""
         with self._lock:
-            if number != self._coordinator.round and self._round_of(frame) != number:
-                raise Conflict(f"the address names round {number}, the report another")
-            receipt = self._coordinator.report(device, frame, self._clock())
+            receipt = self._coordinator.report(device, frame, self._clock(), number=number)
             if receipt.closed is not None:
                 self._after(receipt.closed)
             return receipt
-
-    def _round_of(self, frame: bytes) -> int:
-        return decode_report(frame, max_bytes=self.task.max_report_bytes).round
 
     # what the pages ask for
 
@@ -230,6 +239,7 @@ class TaskService:
                 "over_selection": self.task.rule.over_selection,
                 "min_reports": self.task.rule.min_reports,
                 "deadline_s": self.task.rule.deadline_s,
+                "concurrency": self._concurrency,
             },
             "totals": self._store.totals(),
             "bundle": bundle.summary() if bundle else None,

@@ -30,7 +30,7 @@ _OPTIONS = [
     click.option("--deadline-s", type=float, help="Seconds a round may last.  [default: 120]"),
     click.option(
         "--algorithm",
-        help="fedavg, fedprox, scaffold, fedavgm, fedadagrad, fedadam or fedyogi.  [default: fedadam]",
+        help="fedavg, fedprox, scaffold, fedavgm, fedadagrad, fedadam, fedyogi or fedbuff.  [default: fedadam]",
     ),
     click.option("--server-lr", type=float, help="The server rule's learning rate."),
     click.option("--epochs", type=int, help="Local epochs.  [default: 1]"),
@@ -73,6 +73,14 @@ _OPTIONS = [
     click.option("--aggregate", help="mean, median, trimmed-mean or krum.  [default: mean]"),
     click.option("--faulty", type=int, help="Reports a trimmed mean or Krum withstands.  [default: 1]"),
     click.option("--keep", type=int, help="Reports Krum averages; 0 = cohort - faulty - 2.  [default: 0]"),
+    click.option("--concurrency", type=int, help="FedBuff: phones that train at a time.  [default: 100]"),
+    click.option("--max-staleness", type=int, help="FedBuff: staler reports are refused.  [default: 20]"),
+    click.option(
+        "--staleness-exponent",
+        "exponent",
+        type=float,
+        help="FedBuff: an update s versions old counts (1 + s)^-this times.  [default: 0.5]",
+    ),
     click.option("--evaluate-every", type=int, help="Rounds between held-out measurements.  [default: 10]"),
     click.option("--seed", type=int, help="Everything random follows from it.  [default: 1]"),
 ]
@@ -147,6 +155,7 @@ def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
         weights=options["weights"],
         max_weight=options["max_weight"],
         aggregate=_aggregate(algorithm.aggregate, options),
+        mode=_mode(algorithm.mode, options),
     )
     return RunConfig(settings, algorithm, rule)
 
@@ -169,6 +178,22 @@ def _aggregate(aggregate: Any, options: dict[str, Any]) -> Any:
         if not hasattr(aggregate, number):
             raise ConfigError(f"--{number} must come with an aggregate that has it, got {aggregate}")
     return replace(aggregate, **numbers)
+
+
+def _mode(mode: Any, options: dict[str, Any]) -> Any:
+    """`mode` with its numbers changed; an option that it would not look at is refused."""
+    from kbdfl.algorithms import FedBuff
+
+    names = ("concurrency", "max_staleness", "exponent")
+    numbers = {name: options[name] for name in names if options[name] is not None}
+    asynchronous = isinstance(mode, FedBuff)
+    if numbers and not asynchronous:
+        raise ConfigError(
+            f"--concurrency, --max-staleness and --staleness-exponent must come with fedbuff, got {mode}"
+        )
+    if asynchronous and options["over_selection"] is not None:
+        raise ConfigError("--over-selection must not come with fedbuff, which selects by --concurrency")
+    return replace(mode, **numbers)
 
 
 def _cohort(text: str | None, devices: int) -> int | None:

@@ -147,7 +147,8 @@ function showStatus(status) {
   set("phase-text", finished
     ? (status.settled ? "All rounds are done; the keyboard has the final model." : "All rounds are done; the last measurement is running.")
     : [`${status.rule.cohort} reports a round`,
-      ...(status.rule.over_selection > 1 ? [`${percent(status.rule.over_selection - 1, 0)} more phones invited`] : []),
+      ...(status.rule.concurrency ? [`at most ${count(status.rule.concurrency)} phones at work`]
+        : status.rule.over_selection > 1 ? [`${percent(status.rule.over_selection - 1, 0)} more phones invited`] : []),
       `${status.rule.deadline_s} s to report`].join(" · "));
   set("round", String(done));
   set("rounds", count(status.rounds));

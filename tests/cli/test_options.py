@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbdfl.algorithms import FedAdam, FedAvg, FedAvgM, FedYogi, Krum, Mean, Median, TrimmedMean
+from kbdfl.algorithms import (
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedBuff,
+    FedYogi,
+    Krum,
+    Mean,
+    Median,
+    Synchronous,
+    TrimmedMean,
+)
 from kbdfl.cli.options import SERVER_RATES, config_from, run_options
 from kbdfl.errors import ConfigError
 from kbdfl.model import PRESETS
@@ -103,6 +114,38 @@ def test_an_aggregate_by_name(tmp_path):
     ],
 )
 def test_an_impossible_aggregate_is_refused(options, reason):
+    with pytest.raises(ConfigError, match=reason):
+        config(*options)
+
+
+def test_fedbuff_and_its_numbers(tmp_path):
+    assert config().algorithm.mode == Synchronous()
+    made = config("--algorithm", "fedbuff", "--preset", "tiny", "--rounds", 8)
+    assert made.algorithm.mode == FedBuff()
+    assert made.algorithm.server == FedAdam(SERVER_RATES["tiny"], decay_rounds=8)
+    numbers = ["--concurrency", 6, "--max-staleness", 3, "--staleness-exponent", 0.25]
+    made = config("--algorithm", "fedbuff", *numbers)
+    assert made.algorithm.mode == FedBuff(concurrency=6, max_staleness=3, exponent=0.25)
+    file = tmp_path / "config.toml"
+    file.write_text(made.to_toml())
+    assert config("--config", file) == made
+    again = config("--config", file, "--max-staleness", 0)
+    assert again.algorithm.mode == FedBuff(concurrency=6, max_staleness=0, exponent=0.25)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--concurrency", 6], r"--concurrency, .* must come with fedbuff, got Synchronous\(\)"),
+        (["--algorithm", "fedavg", "--staleness-exponent", 1], "must come with fedbuff"),
+        (["--algorithm", "fedbuff", "--concurrency", 0], "concurrency must be >= 1, got 0"),
+        (["--algorithm", "fedbuff", "--over-selection", 2], "--over-selection must not come with fedbuff"),
+        (["--algorithm", "fedbuff", "--scaffold", 2], "scaffold must be 0 with fedbuff"),
+        (["--algorithm", "fedbuff", "--report-words", 9], "report_words must be 0 with fedbuff"),
+        (["--algorithm", "fedbuff", "--aggregate", "median"], "aggregate must be mean with fedbuff"),
+    ],
+)
+def test_what_does_not_go_with_a_mode_is_refused(options, reason):
     with pytest.raises(ConfigError, match=reason):
         config(*options)
 
