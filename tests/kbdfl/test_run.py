@@ -13,10 +13,12 @@ from kbdfl.algorithms import (
     FedAdam,
     FedAvg,
     FedAvgM,
+    FedBuff,
     FedYogi,
     Krum,
     Mean,
     Median,
+    Synchronous,
     TrimmedMean,
 )
 from kbdfl.errors import ConfigError, DataError
@@ -47,6 +49,10 @@ AGGREGATES = (
     | st.builds(TrimmedMean, faulty=st.integers(0, 10))
     | st.builds(Krum, faulty=st.integers(0, 10), keep=st.integers(0, 20))
 )
+MODES = st.builds(
+    FedBuff, concurrency=COUNTS, max_staleness=st.integers(0, 10_000), exponent=st.floats(0, 1e6)
+)
+WAYS = st.tuples(AGGREGATES, st.just(Synchronous())) | st.tuples(st.just(Mean()), MODES)
 CONFIGS = st.builds(
     RunConfig,
     settings=st.builds(
@@ -61,7 +67,7 @@ CONFIGS = st.builds(
         evaluate_words=COUNTS,
     ),
     algorithm=st.builds(
-        Algorithm,
+        lambda way, **rest: Algorithm(aggregate=way[0], mode=way[1], **rest),
         client=st.builds(
             ClientRule,
             epochs=COUNTS,
@@ -76,7 +82,7 @@ CONFIGS = st.builds(
         server=SERVERS,
         weights=st.sampled_from(sorted(WEIGHTS)),
         max_weight=COUNTS,
-        aggregate=AGGREGATES,
+        way=WAYS,
     ),
     rule=st.builds(
         RoundRule,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kbdfl.algorithms import Algorithm, FedAdam
+from kbdfl.algorithms import Algorithm, FedAdam, Mode, Synchronous
 from kbdfl.coordinator import Coordinator
 from kbdfl.export.bundle import write_bundle
 from kbdfl.identity import device_id, generate_key, public_key, sign_request
@@ -28,12 +28,12 @@ NOW = 1_800_000_000.0  # the wall clock of these tests
 PATIENCE_S = 20.0
 
 
-def make_task(vocabulary: Vocabulary, **rule) -> Task:
+def make_task(vocabulary: Vocabulary, *, mode: Mode | None = None, **rule) -> Task:
     rule = {"cohort": 2, "over_selection": 1.5, "min_reports": 1, "deadline_s": 30.0, "rounds": 3} | rule
     return Task(
         name="test keyboard",
         config=CifgConfig(vocab=len(vocabulary), embed=4, hidden=6),
-        algorithm=Algorithm(server=FedAdam()),
+        algorithm=Algorithm(server=FedAdam(), mode=mode or Synchronous()),
         rule=RoundRule(**rule),
         vocabulary_sha256=vocabulary.sha256,
         seed=1,

@@ -50,6 +50,17 @@ def test_a_mean_is_weighted():
     np.testing.assert_allclose(mean, (normal(1) + 3 * normal(2)) / 4, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("norm_bound", [0.0, 2.0])
+def test_a_scaled_update_is_shorter_and_weighs_as_before(norm_bound):
+    gathering = gather(Mean(), chain("float32", norm_bound), size=SIZE, norm_bound=norm_bound)
+    first, second = normal(1, 0.01), normal(2, 1e6 if norm_bound else 0.01)
+    gathering.add("a", Update({"values": first}), weight=1.0, scale=0.25)
+    gathering.add("b", Update({"values": second}), weight=3.0, scale=0.5)
+    if norm_bound:
+        second = norm_bound * second / np.linalg.norm(second.astype(np.float64))
+    np.testing.assert_allclose(gathering.mean(), (0.25 * first + 0.5 * 3 * second) / 4, rtol=1e-4, atol=1e-6)
+
+
 @settings(deadline=None)
 @given(scale=st.floats(1e-3, 1e10), bound=st.floats(1e-2, 1e3), upload=st.sampled_from(["float32", "int8"]))
 @pytest.mark.parametrize("kind", KINDS[:3], ids=repr)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kbdfl.algorithms import PRESETS, WEIGHTS, Algorithm, ClientRule
+from kbdfl.algorithms import PRESETS, WEIGHTS, Algorithm, ClientRule, FedBuff, Median
 from kbdfl.algorithms.base import chain
 from kbdfl.codec import UPLOADS, ClipNorm
 from kbdfl.errors import ConfigError
@@ -40,6 +40,15 @@ def test_weights_by_name():
         ({"update_clip_norm": -1.0}, "update_clip_norm must be >= 0 and finite, got -1.0"),
         ({"update_clip_norm": float("nan")}, "update_clip_norm must be >= 0 and finite, got nan"),
         ({"max_weight": 0}, "max_weight must be >= 1, got 0"),
+        (
+            {"mode": FedBuff(), "aggregate": Median()},
+            r"aggregate must be mean with fedbuff, .*, got Median\(\)",
+        ),
+        ({"mode": FedBuff(), "client": ClientRule(scaffold=2)}, "scaffold must be 0 with fedbuff: .*, got 2"),
+        (
+            {"mode": FedBuff(), "client": ClientRule(report_words=9)},
+            "report_words must be 0 with fedbuff, .*, got 9",
+        ),
     ],
 )
 def test_an_algorithm_that_makes_no_sense_is_refused(values, message):
