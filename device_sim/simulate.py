@@ -16,7 +16,7 @@ from kbdfl.algorithms.mode import FedBuff
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.control import ControlStore
-from kbdfl.device_sim.devices import Device, make_device
+from kbdfl.device_sim.devices import DAY_S, Device, make_device
 from kbdfl.device_sim.flight import Flight, Job, Received
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import Declined, check_model, has_known_word, prepare, train
@@ -31,7 +31,7 @@ from kbdfl.run import Built, RunConfig
 from kbdfl.text import PackedBatches
 from kbdfl.wire import decode_model, encode_model
 
-LONGEST_LULL_S = 7 * 86_400.0  # nobody was given an assignment for so long: nobody ever will be
+LONGEST_LULL_S = 7 * DAY_S  # nobody was given an assignment for so long: nobody ever will be
 
 
 class Simulation:
@@ -97,8 +97,12 @@ class Simulation:
         """The clock jumps to what happens next; the round's result if that closes one."""
         c, ends_s = self.coordinator, min(self._out.values(), default=inf)
         next_s = min(flight.next_s, ends_s, self._ask_s)
-        if next_s == inf or (not self._out and next_s - self._lull_s > LONGEST_LULL_S):
+        if next_s == inf:
             raise DataError("no phone could be selected: none has a log with words that the model knows")
+        if not self._out and next_s - self._lull_s > LONGEST_LULL_S:
+            raise DataError(
+                f"no phone could be selected in {LONGEST_LULL_S / DAY_S:.0f} days: none is free and wanted"
+            )
         if next_s < flight.next_s:
             self._now = next_s
             return self._closed(c.tick(next_s), flight) if next_s == ends_s else None
@@ -159,7 +163,10 @@ class Simulation:
             job = self._job(name, assignment, sentences)
             if job is not None:
                 flight.add(job)
-        return again_s
+        # Phones that were told to wait come back together, and the more rarely the longer nobody has been wanted.
+        return max(
+            again_s, self._now + max(self._built.task.rule.pace_s / 2, (self._now - self._lull_s) / 16)
+        )
 
     def _job(self, name: str, assignment: Assignment, sentences: list[list[int]]) -> Job | None:
         """A selected phone's work, unless it drops out, declines, leaves before it is done or would be late."""

@@ -9,9 +9,12 @@ import pytest
 from kbdfl.algorithms import ClientRule
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
+from kbdfl.device_sim.population import Population, held_out_sentences
+from kbdfl.device_sim.simulate import Simulation
 from kbdfl.device_sim.typing.records import Message
 from kbdfl.device_sim.typing.sources import is_held_out
 from kbdfl.export.bundle import write_bundle
+from kbdfl.metrics import evaluation_set
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.params import digest
 from kbdfl.rng import stream
@@ -122,14 +125,37 @@ def run_config():
 
 
 @pytest.fixture
+def play(texts, run_config):
+    """Run a simulation on the small source; gives its rows and the simulation."""
+
+    def run(*, workers=1, source=texts, algorithm=None, rule=None, **settings):
+        config = run_config(rule=rule, **settings)
+        if algorithm is not None:
+            config = RunConfig(config.settings, algorithm, config.rule)
+        population = Population(source)
+        built = build_task(config, training_texts=population.texts())
+        held_out = evaluation_set(held_out_sentences(source, built.vocabulary, words=200, seed=1))
+        simulation = Simulation(config, built, population, workers=workers, held_out=held_out)
+        rows = []
+        simulation.rounds(rows.append)
+        return rows, simulation
+
+    return run
+
+
+@pytest.fixture
 def served(tmp_path, texts, run_config):
     """A real server in this process: `with served(cohort=3) as (service, url)`."""
 
     @contextmanager
-    def serve(*, folder=tmp_path / "served", wrap=lambda app: app, source=texts, client=None, **rule):
+    def serve(
+        *, folder=tmp_path / "served", wrap=lambda app: app, source=texts, client=None, mode=None, **rule
+    ):
         config = run_config(rule=rule)
         if client is not None:
             config = replace(config, algorithm=replace(config.algorithm, client=client))
+        if mode is not None:
+            config = replace(config, algorithm=replace(config.algorithm, mode=mode))
         every = [text for user in source.users() for text in source.texts[user]]
         built = build_task(config, training_texts=every)
 

@@ -8,37 +8,15 @@ import pytest
 from kbdfl.algorithms import Algorithm, ClientRule, FedAvg, FedYogi, Krum, Median, TrimmedMean
 from kbdfl.device_sim import simulate
 from kbdfl.device_sim.devices import MID
-from kbdfl.device_sim.population import Population, held_out_sentences
+from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import OverBudget, has_known_word
-from kbdfl.device_sim.simulate import Simulation
 from kbdfl.errors import ConfigError, DataError
-from kbdfl.metrics import evaluation_set
 from kbdfl.params import digest
-from kbdfl.run import RunConfig, build_task
 
 ROW_KEYS = {
     "round", "status", "version", "reports", "dropped", "refused", "staleness", "tokens", "train_loss",
     "recall_top1", "recall_top3", "uplink_bytes", "downlink_bytes", "wall_s", "virtual_s", "epsilon",
 }  # fmt: skip
-
-
-@pytest.fixture
-def play(texts, run_config):
-    """Run a simulation on the small source; gives its rows and the simulation."""
-
-    def run(*, workers=1, source=texts, algorithm=None, rule=None, **settings):
-        config = run_config(rule=rule, **settings)
-        if algorithm is not None:
-            config = RunConfig(config.settings, algorithm, config.rule)
-        population = Population(source)
-        built = build_task(config, training_texts=population.texts())
-        held_out = evaluation_set(held_out_sentences(source, built.vocabulary, words=200, seed=1))
-        simulation = Simulation(config, built, population, workers=workers, held_out=held_out)
-        rows = []
-        simulation.rounds(rows.append)
-        return rows, simulation
-
-    return run
 
 
 def test_every_round_has_a_whole_row(play):
