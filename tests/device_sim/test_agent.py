@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from kbdfl.algorithms import ClientRule
+from kbdfl.algorithms import ClientRule, FedBuff
 from kbdfl.device_sim import agent
 from kbdfl.device_sim.agent import Phone, ServerClient, wait_for_vocabulary
 from kbdfl.device_sim.control import ControlStore
@@ -96,6 +96,31 @@ def test_a_phone_that_vanished_stays_out_of_its_round(served, new_phone):
         assert cycle(other).outcome == "reported"
         assert service.metrics(0)[0][0]["dropped"] == 1
         assert cycle(gone).outcome == "reported"  # the next round
+
+
+def test_a_phone_that_vanished_from_an_asynchronous_round_is_back_after_its_deadline(served, new_phone):
+    """Such a round has no deadline of its own: were the phone out of it for good, nobody might be left."""
+    mode = FedBuff(concurrency=2)
+    with served(cohort=1, rounds=1, deadline_s=1.5, mode=mode) as (service, url):
+        phone = new_phone(url)
+        assert cycle(phone, drops=lambda _: True).outcome == "dropped"
+        assert cycle(phone).outcome == "wait"
+        time.sleep(1.6)
+        assert cycle(phone).outcome == "reported"
+        row = service.metrics(0)[0][0]
+        assert (row["reports"], row["dropped"], row["staleness"]) == (1, 1, 0)
+
+
+def test_a_phone_whose_base_became_too_old_is_late_and_begins_again(served, new_phone):
+    mode = FedBuff(concurrency=2, max_staleness=0)
+    with served(cohort=1, rounds=3, mode=mode) as (service, url):
+        slow, fast = new_phone(url), new_phone(url)
+        late = cycle(slow, drops=lambda _: cycle(fast) is None)
+        assert late.outcome == "late"
+        assert "staleness must be at most 0" in late.detail
+        assert cycle(slow).outcome == "reported"
+        rows, _ = service.metrics(0)
+        assert [(row["reports"], row["refused"], row["dropped"]) for row in rows] == [(1, 0, 0), (1, 1, 1)]
 
 
 def test_a_phone_without_the_memory_declines_and_is_left_alone_for_the_round(served, new_phone):

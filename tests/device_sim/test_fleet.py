@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from kbdfl.algorithms import ClientRule
+from kbdfl.algorithms import ClientRule, FedBuff
 from kbdfl.device_sim import agent
 from kbdfl.device_sim.agent import ServerClient
 from kbdfl.device_sim.fleet import Fleet
@@ -45,6 +45,28 @@ def test_a_fleet_learns_with_candidates_and_reports_some_words_only(served, make
         totals = service.status()["totals"]
         assert (totals["committed"], totals["reports"]) == (3, 15)
         assert service.task.max_report_bytes < 4 * service.task.config.spec.size + 65_536
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_fleet_finishes_an_asynchronous_task(served, make_fleet, dropout):
+    mode = FedBuff(concurrency=6)
+    deadline_s = 1.0 if dropout else 60.0
+    with served(cohort=3, rounds=12, deadline_s=deadline_s, mode=mode) as (service, url):
+        fleet = make_fleet(url, dropout=dropout)
+        fleet.enrol()
+        fleet.run()
+        rows, _ = service.metrics(0)
+        totals = service.status()["totals"]
+        assert [(row["status"], row["version"], row["reports"]) for row in rows] == [
+            ("committed", number + 1, 3) for number in range(12)
+        ]
+        assert all(0 <= row["staleness"] <= mode.max_staleness for row in rows)
+        assert totals["reports"] == fleet.outcomes["reported"] == 36
+        assert service.status()["phones"]["training"] == 0
+        if not dropout:
+            # No model was gone before it was fetched; some phones may have been at work at the end.
+            assert totals["uplink_bytes"] <= fleet.uplink_bytes
+            assert fleet.outcomes["late"] <= totals["dropped"] < mode.concurrency
 
 
 def test_phones_that_drop_out_stay_out_and_over_selection_makes_up_for_them(served, make_fleet):
