@@ -66,7 +66,7 @@ class Oort:
     step               by which the pacer raises that quantile
     window             W: the rounds that the pacer sums utilities over
     most_parts         phones that took part more often come last; 0 = however often
-    min_separation     a phone takes part at most once in so many rounds; 0 = once in each
+    min_separation     a phone is counted at most once in so many rounds; 0 = once in each
 
     Biased on purpose: to phones with much text that the model predicts badly, be that new language, noise or a
     lie about the loss (clipped, and never worth more than CLIP of all), and against slow or unreliable phones and
@@ -115,7 +115,7 @@ class Oort:
             statistical[~known] = statistical[known].mean()
         else:
             statistical = np.ones_like(statistical)
-        last = np.maximum(table["round"], 0) + 1
+        last = np.maximum(table["part_round"], 0) + 1
         utility = statistical + temporal_uncertainty(round + 1, last)
         duration_s = table["duration_s"]
         measured = ~np.isnan(duration_s)

@@ -22,12 +22,13 @@ ROW = np.dtype(
         ("utility", "f4"),  # of the last counted report; nan = there was none
         ("presence", "f4"),  # rounds in which it was seen, faded to `seen_round`
         ("seen_round", "i4"),
-        ("round", "i4"),  # the last one that it was assigned to or counted in
+        ("part_round", "i4"),  # the last one that it was assigned to or counted in
+        ("counted_round", "i4"),  # the last one that it was counted in
         ("assigned", "u4"),  # how often
         ("tier", "u1"),
     ]
 )
-_UNSEEN = np.array((-np.inf, np.nan, np.nan, np.nan, 0.0, 0, NEVER, 0, 0), ROW)
+_UNSEEN = np.array((-np.inf, np.nan, np.nan, np.nan, 0.0, 0, NEVER, NEVER, 0, 0), ROW)
 
 
 class Tier:
@@ -105,7 +106,7 @@ class Roster:
         """The phone was given an assignment of `round`."""
         row, table = self.row(device), self._table
         table["since_s"][row] = now
-        table["round"][row] = round
+        table["part_round"][row] = round
         table["assigned"][row] += 1
         self.tier(row).tried_round = round
 
@@ -118,7 +119,7 @@ class Roster:
             self.tier(row).counted(float(duration_s))
         table["since_s"][row] = np.nan
         table["seen_s"][row] = now
-        table["round"][row] = round
+        table["part_round"][row] = table["counted_round"][row] = round
         table["utility"][row] = utility
         self._utility += utility
 

@@ -43,7 +43,7 @@ class Selector:
         if roster is None:
             return True
         row = roster.row(device)
-        if round - roster.table["round"][row] < rule.min_separation:
+        if round - roster.table["counted_round"][row] < rule.min_separation:
             return False
         if self._empty_s is None:
             self._empty_s = now
@@ -96,7 +96,7 @@ class Selector:
             return
         table = roster.table
         fits = (table["seen_s"] >= now - self._lately_s) & np.isnan(table["since_s"])
-        fits &= round - table["round"] >= max(1, rule.min_separation)
+        fits &= round - table["counted_round"] >= max(1, rule.min_separation)
         fits[[roster.row(device) for device in self._invited]] = False
         candidates = np.flatnonzero(fits)
         chosen = rule.invite(
