@@ -76,6 +76,14 @@ def test_separation_counts_from_the_round_that_a_report_is_counted_in():
     assert [comes(desk, "phone", 2.0, round=round) for round in (3, 4, 5)] == [False, False, True]
 
 
+def test_a_phone_that_was_not_counted_has_not_taken_part():
+    desk = selector(Uniform(min_separation=3))
+    assert comes(desk, "phone", 0.0, round=0)
+    desk.missed("phone", 1.0)
+    desk.closed()
+    assert comes(desk, "phone", 2.0, round=1)
+
+
 # deadline-aware
 
 
