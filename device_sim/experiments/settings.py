@@ -96,7 +96,7 @@ class Setting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Federated:
-    """`kbdfl simulate` with this algorithm and these rounds; phones that take part do report.
+    """`kbdfl simulate` with this algorithm and these rounds of `rule`, on phones of these `speeds` (`kbdfl.run`).
 
     `points` of its learning curve are kept, at even distances in rounds.
     """
@@ -107,10 +107,17 @@ class Federated:
     rounds: int
     points: int = POINTS
     rule: RoundRule = RoundRule(over_selection=1.0)
+    speeds: str = "equal"
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         started = time.perf_counter()
-        settings = Settings(seed=seed, preset=data.preset, source=data.source, evaluate_every=self.rounds)
+        settings = Settings(
+            seed=seed,
+            preset=data.preset,
+            source=data.source,
+            speeds=self.speeds,
+            evaluate_every=self.rounds,
+        )
         config = RunConfig(settings, self.algorithm, replace(self.rule, rounds=self.rounds))
         simulation = Simulation(
             config, build_task(config), data.population, workers=workers, held_out=data.validation.words
