@@ -8,6 +8,7 @@ import numpy as np
 
 from kbdfl.device_sim.store import Retention
 from kbdfl.device_sim.typing.records import Message
+from kbdfl.errors import DataError
 from kbdfl.rng import stream
 from kbdfl.text import SPECIALS
 
@@ -49,41 +50,46 @@ def find_topics(
 
     A word weighs (1 + ln tf) ln(N / df). Centres begin as documents drawn by k-means++ (Arthur and Vassilvitskii 2007)
     from the stream "topics" of `seed`. No topic holds more words than SLACK times its even share: documents choose in
-    order of how much closer their nearest centre is than the second, and one whose topics are full takes the next.
+    order of how much closer their nearest centre is than the second, and one whose topic is full takes the next.
+    Raises DataError when no document has a word of the vocabulary.
     """
     words = _Words.of(documents, vocabulary_size)
+    sizes = np.bincount(words.document, words.value, minlength=len(documents))
+    if not sizes.any():
+        raise DataError("text without any word of the vocabulary has no topics")
     found = np.bincount(words.word, minlength=vocabulary_size)
     idf = np.log(len(documents) / np.maximum(found, 1))
     rows, random = words.weighed(idf), stream(seed, "topics")
-    centres = rows.one(int(random.integers(len(documents))))[None]
+    centres = rows.one(int(random.choice(np.flatnonzero(sizes))))[None]
     while len(centres) < count:
-        distance = np.clip(1 - rows.similar(centres).max(1), 0, None)
-        # An empty document is at distance 1 from all others, but it is no centre.
-        distance[np.bincount(rows.document, minlength=len(documents)) == 0] = 0
-        total = distance.sum()
-        chance = distance / total if total > 0 else None
-        centres = np.vstack([centres, rows.one(int(random.choice(len(documents), p=chance)))])
-    sizes = [len(document) for document in documents]
+        # A document without words is at distance 1 from all others, but it is no centre.
+        distance = np.where(sizes > 0, np.maximum(1 - rows.similar(centres).max(1), 1e-12), 0)
+        drawn = int(random.choice(len(documents), p=distance / distance.sum()))
+        centres = np.vstack([centres, rows.one(drawn)])
     for _ in range(ITERATIONS):
         topics = _assigned(rows.similar(centres), sizes)
         centres = rows.means(topics, count)
     return Topics(idf, centres), topics
 
 
-def _assigned(similar: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
-    """A topic for each row of `similar` (N, K), int64 (N,): the most similar one that has room for its size."""
+def _assigned(similar: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """A topic for each row of `similar` (N, K), int64 (N,): the most similar one that has room for its size.
+
+    One that fits nowhere goes where there is most room.
+    """
     count = similar.shape[1]
-    room = [SLACK * sum(sizes) / count] * count
-    best = np.argsort(-similar, axis=1, kind="stable")
-    ordered = np.take_along_axis(similar, best, axis=1)
-    sureness = ordered[:, 0] - ordered[:, min(1, count - 1)]
-    topics, wishes = np.zeros(len(sizes), np.int64), best.tolist()
-    for document in np.argsort(-sureness, kind="stable").tolist():
+    room = [SLACK * sizes.sum() / count] * count
+    wishes = np.argsort(-similar, axis=1, kind="stable")
+    first, second = (
+        np.take_along_axis(similar, wishes[:, [i]], axis=1)[:, 0] for i in (0, min(1, count - 1))
+    )
+    topics = np.zeros(len(sizes), np.int64)
+    for document in np.argsort(second - first, kind="stable"):
         size = sizes[document]
-        fitting = (topic for topic in wishes[document] if room[topic] >= size)
+        fitting = (topic for topic in wishes[document].tolist() if room[topic] >= size)
         topic = next(fitting, None)
         if topic is None:
-            topic = max(range(count), key=room.__getitem__)
+            topic = room.index(max(room))
         topics[document] = topic
         room[topic] -= size
     return topics
