@@ -16,7 +16,7 @@ from kbdfl.errors import ConfigError
 from kbdfl.model import init_params, preset
 from kbdfl.params import save_checkpoint, write_atomically
 from kbdfl.task import RoundRule, Task
-from kbdfl.text import SPECIALS, Vocabulary, public_vocabulary, training_vocabulary
+from kbdfl.text import Vocabulary, public_vocabulary, training_vocabulary
 
 VOCABULARIES = ("public", "training-users")
 SPEEDS = ("equal", "tiers", "heavy-tailed")
@@ -162,13 +162,20 @@ def build_task(config: RunConfig, *, training_texts: Iterable[str] = (), name: s
 
     `training_texts` are the phones' messages; they are looked at only if the vocabulary is to be counted on them.
     """
-    settings = config.settings
-    shape = preset(settings.preset)
-    if settings.vocabulary == "public":
-        vocabulary, frequencies = public_vocabulary(shape.vocab)
+    size = preset(config.settings.preset).vocab
+    if config.settings.vocabulary == "public":
+        vocabulary, frequencies = public_vocabulary(size)
     else:
-        vocabulary, frequencies = training_vocabulary(training_texts, shape.vocab)
-        shape = replace(shape, vocab=len(frequencies) + len(SPECIALS))
+        vocabulary, frequencies = training_vocabulary(training_texts, size)
+    return build_with(vocabulary, frequencies, config, name=name)
+
+
+def build_with(
+    vocabulary: Vocabulary, frequencies: np.ndarray, config: RunConfig, *, name: str = "next-word"
+) -> Built:
+    """The task that `config` describes, with this vocabulary, whose words have these frequencies float64 (V - 4,)."""
+    settings = config.settings
+    shape = replace(preset(settings.preset), vocab=len(vocabulary))
     task = Task(
         name=name,
         config=shape,

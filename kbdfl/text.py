@@ -159,14 +159,20 @@ def training_vocabulary(texts: Iterable[str], size: int) -> tuple[Vocabulary, np
 
     It tells which words these users type, so its source says where it comes from.
     """
+    return counted_vocabulary(texts, size, "words counted on the training users' own logs")
+
+
+def counted_vocabulary(texts: Iterable[str], size: int, source: str) -> tuple[Vocabulary, np.ndarray]:
+    """A vocabulary of at most `size` tokens, the most frequent words of `texts`, and their counts, float64 (V - 4,).
+
+    `source` says whose texts they are. Raises DataError when they hold no words.
+    """
     splitter = Vocabulary.of_words([], "")
     counts = Counter(word for text in texts for word in splitter.split(text) if not word.startswith("<"))
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: size - len(SPECIALS)]
     if not ranked:
-        raise DataError("the training users' logs hold no words to make a vocabulary of")
-    vocabulary = Vocabulary.of_words(
-        [word for word, _ in ranked], "words counted on the training users' own logs"
-    )
+        raise DataError(f"the texts hold no words to make a vocabulary of: {source}")
+    vocabulary = Vocabulary.of_words([word for word, _ in ranked], source)
     return vocabulary, np.array([count for _, count in ranked], np.float64)
 
 

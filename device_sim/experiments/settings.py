@@ -17,9 +17,9 @@ from kbdfl.engines import ThreadEngine
 from kbdfl.errors import DataError
 from kbdfl.kernels.train import gradient, local_sgd
 from kbdfl.metrics import recall
-from kbdfl.model import CifgConfig, preset
+from kbdfl.model import CifgConfig
 from kbdfl.rng import stream
-from kbdfl.run import Built, RunConfig, Settings, build_task
+from kbdfl.run import Built, RunConfig, Settings, build_with
 from kbdfl.task import RoundRule
 from kbdfl.text import PackedBatches, pack, training_batches
 
@@ -109,7 +109,8 @@ class Federated:
     rule: RoundRule = RoundRule(over_selection=1.0)
     speeds: str = "equal"
 
-    def train(self, data: Data, *, seed: int, workers: int) -> Trained:
+    def train(self, data: Data, *, seed: int, workers: int, start: np.ndarray | None = None) -> Trained:
+        """As `Setting.train`; `start` float32 (P,) is the model that the first round hands out, if not a fresh one."""
         started = time.perf_counter()
         settings = Settings(
             seed=seed,
@@ -119,8 +120,11 @@ class Federated:
             evaluate_every=self.rounds,
         )
         config = RunConfig(settings, self.algorithm, replace(self.rule, rounds=self.rounds))
+        built = build_with(data.vocabulary, data.frequencies, config)
+        if start is not None:
+            built = replace(built, params=start)
         simulation = Simulation(
-            config, build_task(config), data.population, workers=workers, held_out=data.validation.words
+            config, built, data.population, workers=workers, held_out=data.validation.words
         )
         points, tokens = [], 0
         marks = {round(self.rounds * (i + 1) / self.points) for i in range(self.points)}
@@ -136,7 +140,7 @@ class Federated:
         simulation.rounds(on_round)
         return Trained(
             (simulation.coordinator.params,),
-            preset(data.preset),
+            built.task.config,
             tokens,
             time.perf_counter() - started,
             tuple(points),
@@ -146,6 +150,8 @@ class Federated:
 @dataclass(frozen=True, slots=True)
 class Central:
     """One model on all phones' messages in one place, shuffled anew every epoch: what no server here may do.
+
+    With `public` it is the public text's messages, with which a server may.
 
     The server's FedAdam takes the gradient of each batch of `batch_size` messages in place of a cohort's mean delta;
     its rate falls over the whole training, and epsilon is small, as in Kingma and Ba 2015, arXiv 1412.6980.
@@ -157,15 +163,13 @@ class Central:
     epochs: float
     batch_size: int = 64
     max_words: int = 30
+    public: bool = False
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         started = time.perf_counter()
         built = _start(data, seed)
-        sentences = [
-            sentence[: self.max_words + 2]
-            for user in data.population.users
-            for sentence in data.population.log(user).sentences(built.vocabulary)
-        ]
+        texts = data.public_text() if self.public else data.phones_text()
+        sentences = [sentence[: self.max_words + 2] for sentence in texts]
         if not sentences:
             raise DataError(_NO_WORDS)
         steps = max(1, round(self.epochs * len(sentences) / self.batch_size))
@@ -244,7 +248,8 @@ class Alone:
 
 def _start(data: Data, seed: int) -> Built:
     """The vocabulary and the fresh model that a simulation of this seed begins with."""
-    return build_task(RunConfig(Settings(seed=seed, preset=data.preset, source=data.source)))
+    config = RunConfig(Settings(seed=seed, preset=data.preset, source=data.source))
+    return build_with(data.vocabulary, data.frequencies, config)
 
 
 def _gradient_sum(params: np.ndarray, config: CifgConfig, batch: PackedBatches) -> tuple[np.ndarray, int]:
