@@ -25,7 +25,9 @@ import numpy as np
 
 from kbdfl.algorithms.aggregate import Gathering, gather
 from kbdfl.algorithms.mode import FedBuff
+from kbdfl.algorithms.oort import statistical_utility
 from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl, read_change
+from kbdfl.algorithms.selector import Selector
 from kbdfl.algorithms.server import State
 from kbdfl.assignment import Assignment
 from kbdfl.errors import Conflict, ModelError, TooLarge, WireError
@@ -101,6 +103,12 @@ class Coordinator:
             _check_state(saved.server_state, self._server_state)
             self._server_state = dict(saved.server_state)
         self._parts = parts(task.algorithm.mode, task.rule)
+        self._selector = Selector(
+            task.algorithm.selection,
+            pace_s=task.rule.pace_s,
+            deadline_s=task.rule.deadline_s,
+            random=random,
+        )
         # What earlier rounds counted, the last one first.
         self._before: deque[set[tuple[str, bytes]]] = deque(maxlen=task.algorithm.mode.max_staleness + 1)
         self.dropped_last = 0
@@ -123,14 +131,20 @@ class Coordinator:
         """SCAFFOLD's c beside `params`, float32 (P,), read-only; None without SCAFFOLD."""
         return None if self._control is None else self._control.mean
 
-    def check_in(self, device: str, now: float) -> Assignment | Wait | Finished:
+    def check_in(self, device: str, now: float, *, tier: str = "") -> Assignment | Wait | Finished:
         """A phone offers itself. One that is already selected gets the same assignment again, with the time left.
 
-        In an asynchronous task it gets one of the current version instead, once that is newer.
+        In an asynchronous task it gets one of the current version instead, once that is newer. `tier` is what the
+        phone calls its kind of hardware; the task's selection may look at it.
         """
         if self.phase == "finished":
             return Finished()
-        assignment = self._parts.give(device, now)
+        self._expire(now)
+        selector, number = self._selector, self.round
+        selector.seen(device, now, round=number, tier=tier)
+        assignment = self._parts.give(
+            device, now, admit=lambda free: selector.admit(device, now, round=number, free=free)
+        )
         if assignment is None:
             if not self._parts.has(device):
                 self._now.waiting.add(device)
@@ -179,6 +193,9 @@ class Coordinator:
         if self._control is not None and change is not None:
             self._control.add(change, weight=weight, first=report.first_control)
         self._parts.done(device)
+        examples = min(report.examples, self.task.algorithm.max_weight)
+        utility = statistical_utility(examples, report.train_loss)
+        self._selector.counted(device, now, round=self.round, utility=utility)
         self._now.counted.add(fingerprint)
         self._now.staleness += staleness
         self._now.examples += report.examples
@@ -195,7 +212,7 @@ class Coordinator:
         """
         if self.phase == "finished":
             return None
-        over = self._parts.over(now)
+        over = self._expire(now)
         return self._close(now) if over or self._full else None
 
     def device_states(self) -> dict[str, int]:
@@ -277,6 +294,8 @@ class Coordinator:
             self._set_params(params)
             self._set_control()
         self._open_round(now)
+        self._note_lost(now)
+        self._selector.closed()
         return result
 
     def _after(self, mean_delta: np.ndarray) -> tuple[np.ndarray, State]:
@@ -289,6 +308,16 @@ class Coordinator:
             after = before + at.stretched(after - before)
         renewed = {} if self._control is None else self._control.renew()
         return at.put(self.params, after), {name: at.put(state[name], part[name]) for name in part} | renewed
+
+    def _expire(self, now: float) -> bool:
+        """Let go of what has expired; whether the open round has."""
+        over = self._parts.over(now)
+        self._note_lost(now)
+        return over
+
+    def _note_lost(self, now: float) -> None:
+        for device in self._parts.lost():
+            self._selector.missed(device, now)
 
     def _set_params(self, params: np.ndarray) -> None:
         params.setflags(write=False)

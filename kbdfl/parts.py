@@ -4,6 +4,7 @@ A book is kept for each mode, both with the same pages. `current` is the assignm
 rule's whole deadline; the coordinator gives each phone a seed of its own.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -29,8 +30,11 @@ class Parts(Protocol):
     def begin(self, current: Assignment, now: float | None) -> None:
         """A round opens, at `now` if another one has just closed."""
 
-    def give(self, device: str, now: float) -> Assignment | None:
-        """The device's part, new or the one it has, with the time left; None if there is none for it now."""
+    def give(self, device: str, now: float, *, admit: Callable[[int], bool]) -> Assignment | None:
+        """The device's part, new or the one it has, with the time left; None if there is none for it now.
+
+        `admit` says whether a device that has none may have one of so many free places, and is asked only then.
+        """
 
     def has(self, device: str) -> bool:
         """Whether the device has a part in what is open, or has done it."""
@@ -47,6 +51,9 @@ class Parts(Protocol):
     def over(self, now: float) -> bool:
         """Let go of what has expired; whether the open round has."""
 
+    def lost(self) -> list[str]:
+        """Devices that had a part and have not done it in time, since this was last asked."""
+
     def dropped(self, *, last: bool) -> int:
         """Parts that the open round, the `last` one or not, would leave uncounted if it closed now."""
 
@@ -61,22 +68,27 @@ class _Cohort:
 
     def __init__(self, rule: RoundRule) -> None:
         self._rule = rule
-
-    def begin(self, current: Assignment, now: float | None) -> None:
-        self._current = current
-        self.started_s: float | None = None  # with its first phone
         self._selected: set[str] = set()
         self._reported: set[str] = set()
+        self._lost: list[str] = []
+
+    def begin(self, current: Assignment, now: float | None) -> None:
+        self._lost += sorted(self._selected - self._reported)
+        self._current = current
+        self.started_s: float | None = None  # with its first phone
+        self._selected, self._reported = set(), set()
 
     @property
     def training(self) -> int:
         return len(self._selected) - len(self._reported)
 
-    def give(self, device: str, now: float) -> Assignment | None:
+    def give(self, device: str, now: float, *, admit: Callable[[int], bool]) -> Assignment | None:
         started_s = now if self.started_s is None else self.started_s
         left_s = self._rule.deadline_s - (now - started_s)
-        full = device not in self._selected and len(self._selected) >= self._rule.selected
-        if full or device in self._reported or left_s <= 0:
+        if device in self._reported or left_s <= 0:
+            return None
+        free = self._rule.selected - len(self._selected)
+        if device not in self._selected and not (free > 0 and admit(free)):
             return None
         self.started_s = started_s
         self._selected.add(device)
@@ -101,6 +113,10 @@ class _Cohort:
     def over(self, now: float) -> bool:
         return self.started_s is not None and now - self.started_s >= self._rule.deadline_s
 
+    def lost(self) -> list[str]:
+        lost, self._lost = self._lost, []
+        return lost
+
     def dropped(self, *, last: bool) -> int:
         return self.training
 
@@ -122,6 +138,7 @@ class _Slots:
     def __init__(self, mode: FedBuff, rule: RoundRule) -> None:
         self._mode, self._rule = mode, rule
         self._slots: dict[str, _Slot] = {}  # the one that expires first stands first
+        self._lost: list[str] = []
         self.started_s: float | None = None
 
     def begin(self, current: Assignment, now: float | None) -> None:
@@ -133,12 +150,13 @@ class _Slots:
     def training(self) -> int:
         return len(self._slots)
 
-    def give(self, device: str, now: float) -> Assignment | None:
+    def give(self, device: str, now: float, *, admit: Callable[[int], bool]) -> Assignment | None:
         self._expire(now)
         slot = self._slots.get(device)
         if slot is not None and slot.assignment.version == self._current.version:
             return replace(slot.assignment, deadline_s=self._rule.deadline_s - (now - slot.since_s))
-        if slot is None and (device in self._reported or len(self._slots) >= self._mode.concurrency):
+        free = self._mode.concurrency - len(self._slots)
+        if slot is None and (device in self._reported or free <= 0 or not admit(free)):
             return None
         if self.started_s is None:
             self.started_s = now
@@ -177,7 +195,12 @@ class _Slots:
 
     def _drop(self, device: str) -> None:
         del self._slots[device]
+        self._lost.append(device)
         self._dropped += 1
+
+    def lost(self) -> list[str]:
+        lost, self._lost = self._lost, []
+        return lost
 
     def dropped(self, *, last: bool) -> int:
         return self._dropped + (len(self._slots) if last else 0)

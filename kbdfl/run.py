@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kbdfl.algorithms import AGGREGATES, MODES, SERVER_RULES, Algorithm, ClientRule
+from kbdfl.algorithms import AGGREGATES, MODES, SELECTIONS, SERVER_RULES, Algorithm, ClientRule
 from kbdfl.config import from_table, read_toml, to_table, write_toml
 from kbdfl.errors import ConfigError
 from kbdfl.model import init_params, preset
@@ -112,6 +112,7 @@ class RunConfig:
                 "aggregate": _named(AGGREGATES, algorithm.aggregate),
                 "server": _named(SERVER_RULES, algorithm.server),
                 "mode": _named(MODES, algorithm.mode),
+                "selection": _named(SELECTIONS, algorithm.selection),
                 "round": to_table(self.rule),
             }
         )
@@ -119,9 +120,8 @@ class RunConfig:
     @classmethod
     def from_document(cls, document: dict[str, Any], *, where: str) -> "RunConfig":
         """The inverse of `to_toml`. Raises ConfigError."""
-        unknown = sorted(
-            document.keys() - {"run", "client", "upload", "aggregate", "server", "mode", "round"}
-        )
+        tables = {"run", "client", "upload", "aggregate", "server", "mode", "selection", "round"}
+        unknown = sorted(document.keys() - tables)
         if unknown:
             raise ConfigError(f"{where} has an unknown table {unknown[0]!r:.80}")
         upload = from_table(Upload, document.get("upload", {}), where="upload")
@@ -138,6 +138,9 @@ class RunConfig:
                 ),
                 server=_piece(SERVER_RULES, document.get("server", {}), where="server", default="fedadam"),
                 mode=_piece(MODES, document.get("mode", {}), where="mode", default="synchronous"),
+                selection=_piece(
+                    SELECTIONS, document.get("selection", {}), where="selection", default="uniform"
+                ),
             ),
             rule=from_table(RoundRule, document.get("round", {}), where="round"),
         )

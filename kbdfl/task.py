@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from math import ceil
 
-from kbdfl.algorithms import Algorithm
+from kbdfl.algorithms import Algorithm, DeadlineAware
 from kbdfl.algorithms.coordinates import smaller
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.errors import ConfigError
@@ -74,6 +74,11 @@ class Task:
         if isinstance(self.algorithm.mode, FedBuff) and self.rule.min_reports:
             raise ConfigError(
                 f"min_reports must be 0 with fedbuff, whose rounds have no deadline, got {self.rule.min_reports}"
+            )
+        selection, deadline_s = self.algorithm.selection, self.rule.deadline_s
+        if isinstance(selection, DeadlineAware) and selection.target_s >= deadline_s:
+            raise ConfigError(
+                f"target_s must be < deadline_s = {deadline_s:g} of the round, got {selection.target_s:g}"
             )
         fewest, enough = self.algorithm.aggregate.fewest, self.rule.enough
         if enough < fewest:

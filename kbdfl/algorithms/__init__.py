@@ -4,7 +4,9 @@ from kbdfl.algorithms.aggregate import AGGREGATES, Aggregate, Mean
 from kbdfl.algorithms.base import PRESETS, WEIGHTS, Algorithm
 from kbdfl.algorithms.client import ClientRule
 from kbdfl.algorithms.mode import MODES, FedBuff, Mode, Synchronous
+from kbdfl.algorithms.oort import Oort
 from kbdfl.algorithms.robust import Krum, Median, TrimmedMean
+from kbdfl.algorithms.selection import SELECTIONS, AvailabilityAware, DeadlineAware, Selection, Uniform
 from kbdfl.algorithms.server import (
     SERVER_RULES,
     FedAdagrad,
@@ -19,11 +21,14 @@ __all__ = [
     "AGGREGATES",
     "MODES",
     "PRESETS",
+    "SELECTIONS",
     "SERVER_RULES",
     "WEIGHTS",
     "Aggregate",
     "Algorithm",
+    "AvailabilityAware",
     "ClientRule",
+    "DeadlineAware",
     "FedAdagrad",
     "FedAdam",
     "FedAvg",
@@ -34,7 +39,10 @@ __all__ = [
     "Mean",
     "Median",
     "Mode",
+    "Oort",
+    "Selection",
     "ServerRule",
     "Synchronous",
     "TrimmedMean",
+    "Uniform",
 ]

@@ -7,6 +7,7 @@ from math import sqrt
 from kbdfl.algorithms.aggregate import Aggregate, Mean
 from kbdfl.algorithms.client import ClientRule
 from kbdfl.algorithms.mode import FedBuff, Mode, Synchronous
+from kbdfl.algorithms.selection import Selection, Uniform
 from kbdfl.algorithms.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerRule
 from kbdfl.codec import ClipNorm, upload_chain
 from kbdfl.errors import ConfigError
@@ -34,6 +35,7 @@ class Algorithm:
     max_weight        a phone that states more examples than this has as many: it cannot buy influence
     aggregate         how a round's updates become one; all but `Mean` weigh phones alike, whatever `weights` says
     mode              whether phones work in rounds of a cohort, or asynchronously
+    selection         which of the phones that check in are given work
     """
 
     client: ClientRule = ClientRule()
@@ -44,6 +46,7 @@ class Algorithm:
     max_weight: int = 200
     aggregate: Aggregate = Mean()
     mode: Mode = Synchronous()
+    selection: Selection = Uniform()
 
     def __post_init__(self) -> None:
         if not 0 <= self.update_clip_norm < float("inf"):

@@ -37,18 +37,24 @@ class Selector:
         if self._roster is not None:
             self._roster.seen(device, now, round=round, tier=tier)
 
-    def admits(self, device: str, now: float, *, round: int, free: int) -> bool:
-        """Whether a phone that was just seen, and has no assignment, may have one of the `free` >= 1 places."""
-        roster, rule = self._roster, self._rule
-        if roster is None:
+    def admit(self, device: str, now: float, *, round: int, free: int) -> bool:
+        """Whether a phone that was just seen, and has no assignment, gets one of the `free` >= 1 places."""
+        if self._roster is None:
             return True
-        row = roster.row(device)
-        if round - roster.table["counted_round"][row] < rule.min_separation:
-            return False
         if self._empty_s is None:
             self._empty_s = now
+        if not self._fits(self._roster, device, now, round=round, free=free):
+            return False
+        self._roster.assign(device, now, round=round)
+        self._empty_s = None
+        return True
+
+    def _fits(self, roster: Roster, device: str, now: float, *, round: int, free: int) -> bool:
+        rule, row = self._rule, roster.row(device)
+        if round - roster.table["counted_round"][row] < rule.min_separation:
+            return False
         if not isinstance(rule, Ranking):
-            return rule.admits(roster.tier(row), round=round, idle_s=now - self._empty_s)
+            return rule.admits(roster.tier(row), round=round, idle_s=self._idle_s(now))
         self._lapse(roster, now)
         if device not in self._invited:
             self._invite(rule, roster, now, round=round, free=free)
@@ -56,20 +62,14 @@ class Selector:
             return True
         return len(self._invited) < free
 
-    def assigned(self, device: str, now: float, *, round: int) -> None:
-        """A phone that was let in got an assignment of `round`."""
-        if self._roster is not None:
-            self._roster.assign(device, now, round=round)
-            self._empty_s = None
-
     def counted(self, device: str, now: float, *, round: int, utility: float) -> None:
-        """Its report was counted in `round`."""
+        """The phone's report was counted in `round`."""
         if self._roster is not None:
             self._roster.counted(device, now, round=round, utility=utility)
             self._empty_s = None
 
     def missed(self, device: str, now: float) -> None:
-        """Its report is not waited for any more."""
+        """The phone's report is not waited for any more."""
         if self._roster is not None:
             self._roster.missed(device, now)
             self._empty_s = None
@@ -79,6 +79,9 @@ class Selector:
         if self._roster is not None:
             self._roster.closed()
             self._empty_s = None
+
+    def _idle_s(self, now: float) -> float:
+        return 0.0 if self._empty_s is None else now - self._empty_s
 
     def _lapse(self, roster: Roster, now: float) -> None:
         """Take back the invitations of phones that should have come by now."""
@@ -90,8 +93,7 @@ class Selector:
 
     def _invite(self, rule: Ranking, roster: Roster, now: float, *, round: int, free: int) -> None:
         """As many phones as places are free, and twice as many for each patience that one has been empty."""
-        idle_s = 0.0 if self._empty_s is None else now - self._empty_s
-        more = (free << min(int(idle_s / self._patience_s), 30)) - len(self._invited)
+        more = (free << min(int(self._idle_s(now) / self._patience_s), 30)) - len(self._invited)
         if more <= 0:
             return
         table = roster.table

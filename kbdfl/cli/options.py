@@ -81,6 +81,13 @@ _OPTIONS = [
         type=float,
         help="FedBuff: an update s versions old counts (1 + s)^-this times.  [default: 0.5]",
     ),
+    click.option("--selection", help="Of phones: uniform, available, deadline or oort.  [default: uniform]"),
+    click.option(
+        "--min-separation", type=int, help="A phone counts once in so many rounds at most.  [default: 0]"
+    ),
+    click.option(
+        "--target-s", type=float, help="Deadline-aware selection: seconds a tier may take.  [default: 60]"
+    ),
     click.option("--evaluate-every", type=int, help="Rounds between held-out measurements.  [default: 10]"),
     click.option("--seed", type=int, help="Everything random follows from it.  [default: 1]"),
 ]
@@ -154,8 +161,9 @@ def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
         update_clip_norm=options["update_clip_norm"],
         weights=options["weights"],
         max_weight=options["max_weight"],
-        aggregate=_aggregate(algorithm.aggregate, options),
+        aggregate=_rule(algorithm.aggregate, options, "aggregate", "faulty", "keep"),
         mode=_mode(algorithm.mode, options),
+        selection=_rule(algorithm.selection, options, "selection", "min_separation", "target_s"),
     )
     return RunConfig(settings, algorithm, rule)
 
@@ -164,20 +172,21 @@ def _changed(config: Any, **values: Any) -> Any:
     return replace(config, **{name: value for name, value in values.items() if value is not None})
 
 
-def _aggregate(aggregate: Any, options: dict[str, Any]) -> Any:
-    """`aggregate`, or the one that --aggregate names, with its numbers changed."""
-    from kbdfl.algorithms import AGGREGATES
+def _rule(rule: Any, options: dict[str, Any], kind: str, *fields: str) -> Any:
+    """`rule`, or the one that the option --`kind` names, with those of its numbers changed that were given."""
+    from kbdfl.algorithms import AGGREGATES, SELECTIONS
 
-    name = options["aggregate"]
+    rules, name = {"aggregate": AGGREGATES, "selection": SELECTIONS}[kind], options[kind]
     if name is not None:
-        if name not in AGGREGATES:
-            raise ConfigError(f"aggregate must be one of {', '.join(AGGREGATES)}, got {name!r}"[:200])
-        aggregate = AGGREGATES[name]()
-    numbers = {name: options[name] for name in ("faulty", "keep") if options[name] is not None}
-    for number in numbers:
-        if not hasattr(aggregate, number):
-            raise ConfigError(f"--{number} must come with an aggregate that has it, got {aggregate}")
-    return replace(aggregate, **numbers)
+        if name not in rules:
+            raise ConfigError(f"{kind} must be one of {', '.join(rules)}, got {name!r}"[:200])
+        rule = rules[name]()
+    numbers = {field: options[field] for field in fields if options[field] is not None}
+    for field in numbers:
+        if not hasattr(rule, field):
+            option = field.replace("_", "-")
+            raise ConfigError(f"--{option} must come with another --{kind}, got {rule}"[:200])
+    return replace(rule, **numbers)
 
 
 def _mode(mode: Any, options: dict[str, Any]) -> Any:

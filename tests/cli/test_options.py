@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbdfl.algorithms import (
+    DeadlineAware,
     FedAdam,
     FedAvg,
     FedAvgM,
@@ -14,8 +15,10 @@ from kbdfl.algorithms import (
     Krum,
     Mean,
     Median,
+    Oort,
     Synchronous,
     TrimmedMean,
+    Uniform,
 )
 from kbdfl.cli.options import SERVER_RATES, config_from, run_options
 from kbdfl.errors import ConfigError
@@ -60,7 +63,7 @@ def test_every_option_reaches_its_field():
         --candidates 400 --report-words 800 --local-steps 4 --client-momentum 0.5 --proximal 0.75
         --final-client-lr 0.125 --client-decay-rounds 6 --partial-work
         --upload float32 --update-clip-norm 1.25 --max-weight 10 --weights sqrt
-        --aggregate krum --faulty 2 --keep 4
+        --aggregate krum --faulty 2 --keep 4 --selection deadline --min-separation 6 --target-s 5.5
     """
     made = config(*asked.split(), dropout=0.125)
     s, c, r, a = made.settings, made.algorithm.client, made.rule, made.algorithm
@@ -73,6 +76,7 @@ def test_every_option_reaches_its_field():
     assert (c.final_learning_rate, c.decay_rounds, c.partial_work) == (0.125, 6, True)
     assert (a.upload, a.update_clip_norm, a.max_weight) == ("float32", 1.25, 10)
     assert (a.weights, a.aggregate) == ("sqrt", Krum(faulty=2, keep=4))
+    assert a.selection == DeadlineAware(target_s=5.5, min_separation=6)
     assert a.server == FedAdam(learning_rate=0.5, decay_rounds=7)
 
 
@@ -103,12 +107,26 @@ def test_an_aggregate_by_name(tmp_path):
     assert config("--config", file, "--faulty", 2).algorithm.aggregate == Krum(faulty=2, keep=3)
 
 
+def test_a_selection_by_name(tmp_path):
+    assert config().algorithm.selection == Uniform()
+    assert config("--min-separation", 4).algorithm.selection == Uniform(4)
+    file = tmp_path / "config.toml"
+    file.write_text(config("--selection", "oort", "--algorithm", "fedbuff").to_toml())
+    assert config("--config", file, "--min-separation", 2).algorithm.selection == Oort(min_separation=2)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
+        (["--selection", "best"], "selection must be one of uniform, available, deadline, oort, got 'best'"),
+        (
+            ["--target-s", 5],
+            r"--target-s must come with another --selection, got Uniform\(min_separation=0\)",
+        ),
+        (["--min-separation", -1], "min_separation must be >= 0, got -1"),
         (["--aggregate", "mode"], "aggregate must be one of mean, median, trimmed-mean, krum, got 'mode'"),
-        (["--faulty", 1], r"--faulty must come with an aggregate that has it, got Mean\(\)"),
-        (["--aggregate", "trimmed-mean", "--keep", 1], "--keep must come with an aggregate that has it"),
+        (["--faulty", 1], r"--faulty must come with another --aggregate, got Mean\(\)"),
+        (["--aggregate", "trimmed-mean", "--keep", 1], "--keep must come with another --aggregate, got Tri"),
         (["--aggregate", "krum", "--faulty", -1], "faulty must be >= 0, got -1"),
         (["--weights", "mine"], "weights must be one of examples, uniform, sqrt, got 'mine'"),
     ],

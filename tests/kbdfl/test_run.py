@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from kbdfl.algorithms import (
     WEIGHTS,
     Algorithm,
+    AvailabilityAware,
     ClientRule,
+    DeadlineAware,
     FedAdagrad,
     FedAdam,
     FedAvg,
@@ -18,8 +20,10 @@ from kbdfl.algorithms import (
     Krum,
     Mean,
     Median,
+    Oort,
     Synchronous,
     TrimmedMean,
+    Uniform,
 )
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.model import PRESETS
@@ -53,6 +57,12 @@ MODES = st.builds(
     FedBuff, concurrency=COUNTS, max_staleness=st.integers(0, 10_000), exponent=st.floats(0, 1e6)
 )
 WAYS = st.tuples(AGGREGATES, st.just(Synchronous())) | st.tuples(st.just(Mean()), MODES)
+SELECTIONS = st.one_of(
+    st.builds(Uniform, min_separation=st.integers(0, 1_000)),
+    st.builds(AvailabilityAware, min_separation=st.integers(0, 1_000)),
+    st.builds(DeadlineAware, target_s=POSITIVE, retry_rounds=COUNTS),
+    st.builds(Oort, exploration=st.floats(0, 1), penalty=st.floats(0, 100), window=COUNTS),
+)
 CONFIGS = st.builds(
     RunConfig,
     settings=st.builds(
@@ -83,13 +93,14 @@ CONFIGS = st.builds(
         weights=st.sampled_from(sorted(WEIGHTS)),
         max_weight=COUNTS,
         way=WAYS,
+        selection=SELECTIONS,
     ),
     rule=st.builds(
         RoundRule,
         cohort=st.integers(100, 10_000),
         over_selection=st.floats(1, 10),
         min_reports=st.integers(0, 100),
-        deadline_s=POSITIVE,
+        deadline_s=st.floats(1e6, 1e9, exclude_min=True),
         rounds=COUNTS,
         pace_s=POSITIVE,
         max_report_bytes=st.integers(0, 2**40),
@@ -113,10 +124,11 @@ def test_the_file_holds_every_field():
     assert set(document["client"]) == {field.name for field in fields(ClientRule)}
     assert set(document["round"]) == {field.name for field in fields(RoundRule)}
     assert set(document["server"]) == {"rule"} | {field.name for field in fields(FedAdam)}
-    elsewhere = {"client", "server", "upload", "aggregate", "mode"}
+    elsewhere = {"client", "server", "upload", "aggregate", "mode", "selection"}
     algorithm = {field.name for field in fields(Algorithm)} - elsewhere
     assert document["aggregate"] == {"rule": "mean"}
     assert document["mode"] == {"rule": "synchronous"}
+    assert document["selection"] == {"rule": "uniform", "min_separation": 0}
     assert set(document["upload"]) == algorithm | {"codec"}
 
 

@@ -25,10 +25,7 @@ def selector(rule, *, seed=1):
 def comes(desk, device, now, *, round=0, free=1, tier=""):
     """A phone checks in; whether it got a place."""
     desk.seen(device, now, round=round, tier=tier)
-    admitted = desk.admits(device, now, round=round, free=free)
-    if admitted:
-        desk.assigned(device, now, round=round)
-    return admitted
+    return desk.admit(device, now, round=round, free=free)
 
 
 def polls(desk, device, now, *, round=0):
