@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kbdfl.device_sim.experiments import central_gap, personal, server_rules
+from kbdfl.device_sim.experiments import central_gap, heterogeneity, personal, server_rules, silos
 from kbdfl.device_sim.experiments.report import Columns
 from kbdfl.device_sim.experiments.settings import Setting
 from kbdfl.device_sim.experiments.study import Choose, Study, by_recall
@@ -46,5 +46,21 @@ EXPERIMENTS = {
         50,
         personal.settings,
         personal.figures,
+    ),
+    "heterogeneity": Experiment(
+        "what FedProx and SCAFFOLD gain where phones differ in text and in speed",
+        60,
+        6,
+        heterogeneity.settings,
+        heterogeneity.figures,
+    ),
+    "silos": Experiment(
+        "what eight organisations gain by a joint model over models of their own",
+        300,
+        40,
+        silos.settings,
+        silos.figures,
+        silos.choose,
+        silos.columns,
     ),
 }
