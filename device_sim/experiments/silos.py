@@ -14,7 +14,7 @@ import numpy as np
 from kbdfl.algorithms import Algorithm, ClientRule, FedAdam
 from kbdfl.device_sim.experiments.data import Data, Part, Selected
 from kbdfl.device_sim.experiments.report import Columns
-from kbdfl.device_sim.experiments.settings import Central, Federated, Setting, Trained
+from kbdfl.device_sim.experiments.settings import Central, Federated, Point, Setting, Trained
 from kbdfl.device_sim.experiments.study import Study, Tried
 from kbdfl.device_sim.experiments.topics import EVERYTHING, Regrouped, Topics, find_topics
 from kbdfl.device_sim.population import Population, drawn_sentences
@@ -24,18 +24,17 @@ from kbdfl.metrics import evaluation_set, recall
 from kbdfl.task import RoundRule
 from kbdfl.text import PackedBatches
 
-NAMES = tuple(
-    f"organisation {number}" for number in range(1, 9)
-)  # names that may train: none is a held-out one
+# Under these names all of them train: none has the hash of a held-out one.
+NAMES = tuple(f"organisation {number}" for number in range(1, 9))
 SPLIT_SEED = 0  # the organisations are the same in all runs, as are the words that are asked
 JOINT = "joint"
 MESSAGES = (
-    128  # of an organisation in a round, about 1,250 words: many short rounds learn more than few long ones
+    128  # of an organisation in a round, some 1,200 words: many short rounds learn more than few long ones
 )
 CANDIDATES = 1_000  # of the sampled softmax
-JOINT_RATES = (0.0075, 0.015, 0.03)
-RATES_ALONE = (0.0015, 0.003, 0.006)
-EPOCHS_ALONE = 4
+JOINT_RATES = (0.015, 0.03, 0.06)
+RATES_ALONE = (0.003, 0.006, 0.012)
+EPOCHS_ALONE, BATCH_ALONE = 3.0, 16  # smaller batches than of all phones' text: there is less of it
 
 
 def alone(name: str) -> str:
@@ -103,44 +102,35 @@ class _Judged(Trained):
         }
 
 
-def _judged(trained: Trained, silos: Silos) -> _Judged:
-    return _Judged(**{field.name: getattr(trained, field.name) for field in fields(Trained)}, silos=silos)
-
-
 @dataclass(frozen=True, slots=True)
-class Joint:
-    """One model of all organisations by federated rounds, each of which has them all."""
+class Shared:
+    """One model of the organisations `names`; the validation users of these say where it should have stopped."""
 
-    method: str
-    value: str
-    federated: Federated
+    training: Federated | Central
+    names: tuple[str, ...]
+
+    @property
+    def method(self) -> str:
+        return self.training.method
+
+    @property
+    def value(self) -> str:
+        return self.training.value
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         found = silos(data)
-        together = replace(data, population=found.population())
-        return _judged(self.federated.train(together, seed=seed, workers=workers), found)
+        theirs = replace(data, population=found.population(self.names))
+        trained = self.training.train(theirs, seed=seed, workers=workers)
+        asked = [found.asked[data.validation][NAMES.index(name)] for name in self.names]
 
+        def own_recall(point: Point) -> float:
+            return float(
+                np.mean([recall(point.params, trained.config, words)["recall_top1"] for words in asked])
+            )
 
-@dataclass(frozen=True, slots=True)
-class Single:
-    """An organisation's own model, trained centrally on its own messages, and of it the state that served its own
-    validation users best: it may stop early.
-    """
-
-    method: str
-    value: str
-    name: str
-    central: Central
-
-    def train(self, data: Data, *, seed: int, workers: int) -> Trained:
-        found = silos(data)
-        own = replace(data, population=found.population([self.name]))
-        trained = self.central.train(own, seed=seed, workers=workers)
-        words = found.asked[data.validation][NAMES.index(self.name)]
-        best = max(
-            trained.points, key=lambda point: recall(point.params, trained.config, words)["recall_top1"]
-        )
-        return _judged(replace(trained, models=(best.params,), points=()), found)
+        kept = {field.name: getattr(trained, field.name) for field in fields(Trained)}
+        kept["models"] = (max(trained.points, key=own_recall).params,)
+        return _Judged(**kept, silos=found)
 
 
 def settings(*, rounds: int, quick: bool) -> list[Setting]:
@@ -150,15 +140,12 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
     joint: list[Setting] = []
     for rate in JOINT_RATES:
         algorithm = Algorithm(client=client, server=FedAdam(rate, rate / 10, rounds))
-        value = f"server rate {rate:g}"
-        joint.append(Joint(JOINT, value, Federated(JOINT, value, algorithm, rounds, rule=rule)))
-    epochs = 1.0 if quick else EPOCHS_ALONE
+        joint.append(Shared(Federated(JOINT, f"server rate {rate:g}", algorithm, rounds, rule=rule), NAMES))
+    epochs, rates = (0.5, RATES_ALONE[1:2]) if quick else (EPOCHS_ALONE, RATES_ALONE)
     return joint + [
-        Single(
-            alone(name), value := f"rate {rate:g}", name, Central(name, value, rate, epochs, batch_size=32)
-        )
+        Shared(Central(alone(name), f"rate {rate:g}", rate, epochs, batch_size=BATCH_ALONE), (name,))
         for name in NAMES
-        for rate in RATES_ALONE
+        for rate in rates
     ]
 
 
