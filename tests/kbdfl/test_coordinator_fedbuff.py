@@ -366,6 +366,27 @@ def test_an_assignment_that_expires_frees_its_slot(notices):
     assert coordinator.report("a", frame_of(task, first, "a"), 12.0).closed.dropped == 1
 
 
+def test_a_slot_that_moved_on_to_a_newer_version_expires_after_those_taken_before_it():
+    coordinator = coordinate(make_task(cohort=1))
+    coordinator.check_in("a", 0.0)
+    coordinator.check_in("b", 1.0)
+    play(coordinator, "c", now=2.0)
+    assert coordinator.check_in("a", 3.0).version == 1
+    for now, left in ((10.9, 2), (11.0, 1), (12.9, 1), (13.0, 0)):
+        coordinator.tick(now)
+        assert coordinator.device_states()["training"] == left
+
+
+def test_updates_that_staleness_takes_all_from_leave_the_model_where_it_was():
+    task = make_task(FedBuff(concurrency=2, exponent=1e6), cohort=1)
+    coordinator = coordinate(task)
+    late = coordinator.check_in("late", 0.0)
+    play(coordinator, "a")
+    before = coordinator.params.tobytes()
+    closed = coordinator.report("late", frame_of(task, late, "late", seed=2), 2.0).closed
+    assert (closed.status, closed.version, coordinator.params.tobytes()) == ("committed", 2, before)
+
+
 def test_a_report_after_its_deadline_counts_until_somebody_looks_at_the_clock():
     task = make_task()
     coordinator = coordinate(task)
