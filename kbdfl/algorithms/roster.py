@@ -126,12 +126,17 @@ class Roster:
     def missed(self, device: str, now: float) -> None:
         """The phone's report is not waited for any more.
 
-        That it takes longer than so far is all that is known: it is expected to take twice as long as before.
+        All that is known is that it takes longer than so far. Where that is longer than it took before, or nothing is
+        known of it but that it misses its rounds, it is expected to take twice as long as before.
         """
         row, table = self.row(device), self._table
         duration_s = now - table["since_s"][row]
         if duration_s >= 0:
-            table["duration_s"][row] = np.fmax(duration_s, 2 * table["duration_s"][row])
+            before_s = table["duration_s"][row]
+            if not duration_s <= before_s or np.isnan(
+                table["utility"][row]
+            ):  # nan where there is no `before`
+                table["duration_s"][row] = np.fmax(duration_s, 2 * before_s)
             self.tier(row).missed(float(duration_s))
         table["since_s"][row] = np.nan
 

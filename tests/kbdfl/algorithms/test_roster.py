@@ -42,6 +42,20 @@ def test_a_phone_that_missed_its_round_is_expected_to_take_twice_as_long_and_no_
     assert row_of(roster, "a")["duration_s"] == 2.0  # until it is seen to be quick
 
 
+def test_a_missed_round_that_was_over_before_the_phone_was_expected_says_nothing_of_it():
+    roster = Roster()
+    for now in (0.0, 100.0):
+        roster.seen("a", now, round=0, tier="")
+        roster.assign("a", now, round=0)
+        if now == 0:
+            roster.counted("a", 10.0, round=0, utility=1.0)
+    roster.missed("a", 109.0)
+    assert row_of(roster, "a")["duration_s"] == 10.0
+    roster.assign("a", 200.0, round=1)
+    roster.missed("a", 211.0)
+    assert row_of(roster, "a")["duration_s"] == 20.0
+
+
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=20))
 def test_presence_is_the_faded_count_of_rounds_in_which_a_phone_was_seen(rounds):
     roster = Roster()
