@@ -30,12 +30,16 @@ _NO_WORDS = "the training users' logs hold no word to learn"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Point:
-    """A model on its way: float32 (P,), after how many tokens, and, if it is federated, rounds and virtual hours."""
+    """A model on its way: float32 (P,), after how many tokens, and, if it is federated, rounds and virtual hours.
+
+    `trips` is how many phones had had the model and were done with it, whether their reports counted or not.
+    """
 
     params: np.ndarray
     tokens: int
     rounds: int | None = None
     hours: float | None = None
+    trips: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,11 +73,11 @@ class Trained:
         return {}
 
     def curve(self, part: Part) -> list[dict[str, float]]:
-        """Recall at each point: tokens, recall_top1, recall_top3 and, if it is federated, rounds and hours."""
+        """Recall at each point: tokens, recall_top1, recall_top3 and, if it is federated, rounds, hours and trips."""
         return [
             {
                 name: value
-                for name in ("rounds", "hours", "tokens")
+                for name in ("rounds", "hours", "trips", "tokens")
                 if (value := getattr(point, name)) is not None
             }
             | self.ask(point.params, part)
@@ -96,7 +100,7 @@ class Setting(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Federated:
-    """`kbdfl simulate` with this algorithm and these rounds of `rule`, on phones of these `speeds` (`kbdfl.run`).
+    """`kbdfl simulate` with this algorithm and these rounds of `rule`, on phones of these `speeds` and `availability`.
 
     `points` of its learning curve are kept, at even distances in rounds.
     """
@@ -108,6 +112,7 @@ class Federated:
     points: int = POINTS
     rule: RoundRule = RoundRule(over_selection=1.0)
     speeds: str = "equal"
+    availability: str = "always"
 
     def train(self, data: Data, *, seed: int, workers: int, start: np.ndarray | None = None) -> Trained:
         """As `Setting.train`; `start` float32 (P,) is the model that the first round hands out, if not a fresh one."""
@@ -117,6 +122,7 @@ class Federated:
             preset=data.preset,
             source=data.source,
             speeds=self.speeds,
+            availability=self.availability,
             evaluate_every=self.rounds,
         )
         config = RunConfig(settings, self.algorithm, replace(self.rule, rounds=self.rounds))
@@ -126,16 +132,17 @@ class Federated:
         simulation = Simulation(
             config, built, data.population, workers=workers, held_out=data.validation.words
         )
-        points, tokens = [], 0
+        points, tokens, trips = [], 0, 0
         marks = {round(self.rounds * (i + 1) / self.points) for i in range(self.points)}
 
         def on_round(row: dict[str, Any]) -> None:
-            nonlocal tokens
+            nonlocal tokens, trips
             tokens += row["tokens"]
+            trips += row["reports"] + row["dropped"]
             done = row["round"] + 1
             if done in marks:
                 params = simulation.coordinator.params
-                points.append(Point(params, tokens, done, row["virtual_s"] / 3_600))
+                points.append(Point(params, tokens, done, row["virtual_s"] / 3_600, trips))
 
         simulation.rounds(on_round)
         return Trained(
