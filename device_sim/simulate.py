@@ -9,10 +9,12 @@ Synchronous phones stop when their round closes. Asynchronous ones (FedBuff) go 
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from math import ceil, inf, nextafter
 
 from kbdfl.algorithms.mode import FedBuff
+from kbdfl.algorithms.selection import Ranking
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.control import ControlStore
@@ -37,7 +39,7 @@ LONGEST_LULL_S = 7 * DAY_S  # nobody was given an assignment for so long: nobody
 class Simulation:
     """Rounds over a population; `rounds` hands on a metrics row for every closed one.
 
-    `controls` are the phones' control variates (SCAFFOLD).
+    `controls` are the phones' control variates (SCAFFOLD), `counted` says how many reports of each phone were counted.
     """
 
     def __init__(
@@ -54,10 +56,17 @@ class Simulation:
             raise ConfigError(
                 f"cohort must be at most the {len(population)} phones that take part, got {rule.enough}"
             )
+        separation = config.algorithm.selection.min_separation
+        if separation * rule.cohort > len(population):
+            raise ConfigError(
+                f"min_separation must be at most {len(population) // rule.cohort} for {len(population)} phones in "
+                f"rounds of {rule.cohort}, got {separation}"
+            )
         self._config, self._built, self._population, self._held_out = config, built, population, held_out
         self._workers = workers
         self._random = stream(settings.seed, "fleet")
         self.controls = {device: ControlStore() for device in population.users}
+        self.counted: Counter[str] = Counter()
         self._devices: dict[str, Device] = {}
         self._local = threading.local()
         self._asynchronous = isinstance(mode, FedBuff)
@@ -114,6 +123,7 @@ class Simulation:
         try:
             closed = c.report(job.device, frame, self._now).closed
             self.controls[job.device].settle()
+            self.counted[job.device] += 1
         except TooStale:
             closed = None
         if self._asynchronous:
@@ -136,11 +146,15 @@ class Simulation:
         return closed
 
     def _admit(self, flight: Flight) -> float:
-        """Phones that are free check in, in random order, until no more are wanted; when to ask the others again."""
+        """Phones that are free check in, in random order, until no more are wanted; when to ask the others again.
+
+        A selection that ranks them has to see them, so then those that are not wanted check in too.
+        """
         c, again_s = self.coordinator, inf
+        ranked = isinstance(self._built.task.algorithm.selection, Ranking)
         for index in self._random.permutation(len(self._population)):
-            if len(self._out) == self._most:
-                return inf
+            if len(self._out) == self._most and not ranked:
+                break
             name = self._population.users[index]
             if name in self._out:
                 continue
@@ -152,7 +166,7 @@ class Simulation:
             sentences = self._population.log(name).sentences(self._built.vocabulary)
             if not has_known_word(sentences):
                 continue  # a phone with nothing to learn from does not check in
-            assignment = c.check_in(name, self._now)
+            assignment = c.check_in(name, self._now, tier=device.tier)
             if not isinstance(assignment, Assignment):
                 self._waiting[name] = self._now + assignment.retry_after_s
                 again_s = min(again_s, self._waiting[name])
@@ -163,6 +177,8 @@ class Simulation:
             job = self._job(name, assignment, sentences)
             if job is not None:
                 flight.add(job)
+        if len(self._out) == self._most:
+            return inf
         # Phones that were told to wait come back together, and the more rarely the longer nobody has been wanted.
         return max(
             again_s, self._now + max(self._built.task.rule.pace_s / 2, (self._now - self._lull_s) / 16)
