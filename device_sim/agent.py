@@ -125,7 +125,7 @@ class Cycle:
 
 
 class Phone:
-    """One enrolled phone with its key and its log.
+    """One enrolled phone with its key and its log; as it checks in, it states the `tier` of its hardware, if any.
 
     A phone that vanished from a round, or could not take its part, stays out of that round until its deadline is
     over: asked again before, the server would hand it the same assignment.
@@ -139,10 +139,12 @@ class Phone:
         *,
         budget: Budget | None = None,
         controls: ControlStore | None = None,
+        tier: str = "",
     ):
         self._client, self._log, self._vocabulary = client, log, vocabulary
         self._budget = budget or Budget()
         self._controls = controls or ControlStore()
+        self._offer = json.dumps({"tier": tier} if tier else {}).encode()
         self._key = identity.generate_key()
         self._out_of: tuple[str, int] | None = None  # task and round
         self._out_until_s = 0.0
@@ -152,7 +154,8 @@ class Phone:
         """Check in and, if selected, fetch the model, train and report. `drops` says when the phone vanishes."""
         path, offered_s = "/v1/check-in", time.monotonic()
         answer = _json(
-            self._client.signed(self._key, "POST", path, body=b"{}", content_type="application/json"), path
+            self._client.signed(self._key, "POST", path, body=self._offer, content_type="application/json"),
+            path,
         )
         status = answer.pop("status", None) if isinstance(answer, dict) else None
         if status == "finished":

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from kbdfl.device_sim.agent import Cycle, Phone, ServerClient, wait_for_vocabulary
+from kbdfl.device_sim.devices import MID
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import has_known_word
 from kbdfl.errors import DataError
@@ -50,7 +51,7 @@ class Fleet:
 
         def one(index: int) -> None:
             log = self._population.log(self._population.users[index])
-            phone = Phone(self._client, log, vocabulary)
+            phone = Phone(self._client, log, vocabulary, tier=MID.name)
             usable = has_known_word(log.sentences(vocabulary))
             with self._lock:
                 self.phones.append(phone)

@@ -21,6 +21,7 @@ from kbdfl.server.service import TaskService
 device_api = Blueprint("device_api", __name__, url_prefix="/v1")
 
 PUBLIC_KEY_BYTES = 32
+TIER_CHARACTERS = 32
 
 
 def service() -> TaskService:
@@ -81,14 +82,22 @@ def enrol() -> Response:
 
 @device_api.post("/check-in")
 def check_in() -> Response:
-    """An assignment, a time to come back, or that all rounds are over."""
-    device = _signed(request.get_data(cache=False))
-    answer = service().check_in(device)
+    """An assignment, a time to come back, or that all rounds are over. A phone may state its hardware's tier."""
+    body = request.get_data()
+    device = _signed(body)
+    answer = service().check_in(device, tier=_tier(json_object()) if body else "")
     if isinstance(answer, Assignment):
         return reply({"status": "assigned", **answer.to_json()})
     if isinstance(answer, Wait):
         return reply({"status": "wait", "retry_after_s": answer.retry_after_s})
     return reply({"status": "finished"})
+
+
+def _tier(body: dict) -> str:
+    tier = body.get("tier", "")
+    if not isinstance(tier, str) or len(tier) > TIER_CHARACTERS or not tier.isprintable():
+        raise DataError(f"tier must be at most {TIER_CHARACTERS} printable characters, got {tier!r}"[:200])
+    return tier
 
 
 @device_api.get("/models/<int:version>", defaults={"control": False})

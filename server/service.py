@@ -130,9 +130,9 @@ class TaskService:
             raise Unauthorised("the device is not enrolled here")
         return key
 
-    def check_in(self, device: str) -> Assignment | Wait | Finished:
+    def check_in(self, device: str, *, tier: str = "") -> Assignment | Wait | Finished:
         with self._lock:
-            answer = self._coordinator.check_in(device, self._clock())
+            answer = self._coordinator.check_in(device, self._clock(), tier=tier)
             if isinstance(answer, Assignment):
                 self._encoded(control=False)  # the phone may ask for it once it is superseded
             return answer

@@ -39,6 +39,20 @@ def cycle(phone, **options):
     return phone.cycle(workspace=Workspace(), **options)
 
 
+@pytest.mark.parametrize(("options", "tier"), [({}, ""), ({"tier": "flagship"}, "flagship")])
+def test_a_phone_states_its_tier_as_it_checks_in(served, new_phone, monkeypatch, options, tier):
+    with served(cohort=2) as (service, url):
+        stated = []
+
+        def check_in(device, *, tier, _check_in=service.check_in):
+            stated.append(tier)
+            return _check_in(device, tier=tier)
+
+        monkeypatch.setattr(service, "check_in", check_in)
+        assert cycle(new_phone(url, **options)).outcome == "reported"
+        assert stated == [tier]
+
+
 def test_a_phone_reports_waits_and_is_told_the_end(served, new_phone):
     with served(cohort=2, over_selection=1.0, rounds=1) as (service, url):
         one, two = new_phone(url), new_phone(url)

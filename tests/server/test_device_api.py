@@ -1,6 +1,7 @@
 """Enrolling, checking in, fetching the model and reporting, with every kind of bad input."""
 
 import base64
+import json
 
 import numpy as np
 import pytest
@@ -74,6 +75,40 @@ def test_check_in_tells_a_phone_that_is_not_needed_when_to_come_back(phone):
     answer = phone.check_in()
     assert answer["status"] == "wait"
     assert answer["retry_after_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "tier"), [(b"", ""), (b"{}", ""), ('{"tier": "größer"}'.encode(), "größer")]
+)
+def test_a_phone_may_state_its_tier_as_it_checks_in(phone, service, monkeypatch, body, tier):
+    stated = []
+
+    def check_in(device, now, *, tier, _check_in=service._coordinator.check_in):
+        stated.append(tier)
+        return _check_in(device, now, tier=tier)
+
+    monkeypatch.setattr(service._coordinator, "check_in", check_in)
+    answer = phone.signed("POST", "/v1/check-in", body, content_type="application/json")
+    assert answer.json["status"] == "assigned"
+    assert stated == [tier]
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"{", "the body is not JSON"),
+        (b"[]", "the body must be a JSON object, got list"),
+        (b'{"tier": 3}', "tier must be at most 32 printable characters, got 3"),
+        (b'{"tier": null}', "tier must be at most 32 printable characters, got None"),
+        (b'{"tier": "a\\nb"}', "tier must be at most 32 printable characters, got 'a\\nb'"),
+        (json.dumps({"tier": "x" * 33}).encode(), "tier must be at most 32 printable characters"),
+    ],
+)
+def test_a_check_in_that_states_rubbish_is_refused(phone, problem, service, body, detail):
+    answer = phone.signed("POST", "/v1/check-in", body, content_type="application/json")
+    assert problem(answer)["status"] == 400
+    assert detail in answer.json["detail"]
+    assert service.status()["phones"]["training"] == 0
 
 
 def test_check_in_says_when_all_rounds_are_over(phone, play, service):
@@ -254,7 +289,7 @@ def test_unknown_addresses_and_methods_are_problem_documents(client, problem):
 def test_a_fault_of_the_server_says_nothing_about_itself(
     service, client, phone, problem, monkeypatch, caplog
 ):
-    def fail(device):
+    def fail(device, *, tier):
         raise RuntimeError("a secret detail")
 
     monkeypatch.setattr(service, "check_in", fail)
