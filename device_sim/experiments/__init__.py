@@ -3,7 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from kbdfl.device_sim.experiments import central_gap, heterogeneity, personal, server_rules, silos
+from kbdfl.device_sim.experiments import (
+    asynchronous,
+    central_gap,
+    heterogeneity,
+    personal,
+    server_rules,
+    silos,
+)
 from kbdfl.device_sim.experiments.report import Columns
 from kbdfl.device_sim.experiments.settings import Setting
 from kbdfl.device_sim.experiments.study import Choose, Study, by_recall
@@ -62,5 +69,14 @@ EXPERIMENTS = {
         silos.figures,
         silos.choose,
         silos.columns,
+    ),
+    "async": Experiment(
+        "how much sooner FedBuff reaches the recall of synchronous rounds, with as many phones at once",
+        500,
+        40,
+        asynchronous.settings,
+        asynchronous.figures,
+        choose=asynchronous.choose,
+        columns=asynchronous.columns,
     ),
 }

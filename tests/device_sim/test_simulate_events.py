@@ -4,11 +4,11 @@ import gc
 
 import pytest
 
-from kbdfl.algorithms import Algorithm, AvailabilityAware, DeadlineAware, FedBuff, Oort, Synchronous, Uniform
+from kbdfl.algorithms import Algorithm, FedBuff
 from kbdfl.device_sim import simulate
 from kbdfl.device_sim.devices import DAY_S, Device
 from kbdfl.device_sim.flight import Received
-from kbdfl.errors import ConfigError, DataError
+from kbdfl.errors import DataError
 from kbdfl.params import digest
 
 UNEQUAL = {"speeds": "heavy-tailed", "availability": "nightly", "dropout": 0.2}
@@ -78,28 +78,6 @@ def test_counted_reports_are_known_by_phone(play, algorithm):
     rows, simulation = play(algorithm=algorithm, rule={"rounds": 8}, speeds="tiers")
     assert sum(simulation.counted.values()) == sum(row["reports"] for row in rows) == 32
     assert set(simulation.counted) <= set(simulation._population.users)
-
-
-@pytest.mark.parametrize("selection", [Oort(), AvailabilityAware(), DeadlineAware(target_s=5.0)], ids=repr)
-@pytest.mark.parametrize("mode", [Synchronous(), FedBuff(concurrency=6)], ids=repr)
-def test_every_selection_fills_the_rounds_of_unequal_phones(play, selection, mode):
-    algorithm = Algorithm(selection=selection, mode=mode)
-    rows, _ = play(
-        workers=2,
-        algorithm=algorithm,
-        rule={"rounds": 8, "pace_s": 0.5},
-        speeds="tiers",
-        availability="nightly",
-    )
-    assert [row["reports"] for row in rows] == [4] * 8
-
-
-def test_a_separation_that_the_fleet_cannot_keep_is_refused(play):
-    algorithm = Algorithm(selection=Uniform(min_separation=9))
-    with pytest.raises(
-        ConfigError, match="min_separation must be at most 8 for 33 phones in rounds of 4, got 9"
-    ):
-        play(algorithm=algorithm)
 
 
 def test_slow_phones_hold_up_synchronous_rounds_and_not_asynchronous_ones(play, hardware):
