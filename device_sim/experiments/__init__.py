@@ -10,10 +10,12 @@ from kbdfl.device_sim.experiments import (
     personal,
     server_rules,
     silos,
+    warm_start,
 )
 from kbdfl.device_sim.experiments.report import Columns
 from kbdfl.device_sim.experiments.settings import Setting
 from kbdfl.device_sim.experiments.study import Choose, Study, by_recall
+from kbdfl.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Experiment:
     """`settings(rounds=, quick=)` are compared; `figures` are the numbers that answer the question.
 
     `choose` says which value of a method is its best on validation users, `columns` what else a table should show.
+    `public` says whether it has a use for public text that everyone may read: "never", "if given" or "always".
     """
 
     question: str
@@ -30,6 +33,19 @@ class Experiment:
     figures: Callable[[Study], dict[str, float]]
     choose: Choose = by_recall
     columns: Callable[[Study], Columns] = lambda _: {}
+    public: str = "never"
+
+    def public_text(self, asked: str | None, *, logs: str) -> str | None:
+        """The source of public text beside the phones' `logs`: as `asked`, or by default. Raises ConfigError."""
+        if asked is not None and self.public == "never":
+            raise ConfigError(f"public text must be left out here, where it has no use, got {asked!r}"[:200])
+        if asked == logs:
+            raise ConfigError(
+                f"public text must be other text than the phones' own, got {asked!r} for both"[:200]
+            )
+        if asked is None and self.public == "always":
+            return "personas" if logs == "chat" else "chat"
+        return asked
 
 
 EXPERIMENTS = {
@@ -48,11 +64,20 @@ EXPERIMENTS = {
         central_gap.figures,
     ),
     "personalise": Experiment(
-        "how much a phone gains by fine-tuning the shared model on its own earlier messages",
+        "how much a phone gains by making the shared model its own on its earlier messages",
         400,
         50,
         personal.settings,
         personal.figures,
+        public="if given",
+    ),
+    "warm-start": Experiment(
+        "how far a model from public text that phones went on to teach is above counting the phones' words",
+        200,
+        20,
+        warm_start.settings,
+        warm_start.figures,
+        public="always",
     ),
     "heterogeneity": Experiment(
         "what FedProx and SCAFFOLD gain where phones differ in text and in speed",

@@ -17,6 +17,11 @@ WORDS, QUICK_WORDS = 60_000, 9_000  # of held-out users
 @click.option("--rounds", type=click.IntRange(1), help="Rounds of every federated run.  [default: by NAME]")
 @click.option("--seeds", help="Numbers with commas; the first one chooses.  [default: 0,1,2; quick: 0]")
 @click.option("--logs", default="chat", show_default=True, help="chat, personas or a JSONL typing log.")
+@click.option(
+    "--public",
+    help="Public text to start from: chat, personas or a JSONL log; for warm-start (which has one by default) and "
+    "personalise.",
+)
 @click.option("--preset", default="small", show_default=True, help="Model: tiny, small, chat or gboard.")
 @click.option("--quick", is_flag=True, help="A minute's version: few rounds, one seed.")
 @click.option(
@@ -35,13 +40,15 @@ def experiment(
     rounds: int | None,
     seeds: str | None,
     logs: str,
+    public: str | None,
     preset: str,
     quick: bool,
     workers: int,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare ways to learn on the same text; NAME is compare-server-rules, central-gap or personalise.
+    """Compare ways to learn on the same text; NAME is compare-server-rules, central-gap, personalise, warm-start,
+    heterogeneity or silos.
 
     Settings are chosen on validation users and reported on held-out users; neither of them trains.
     """
@@ -56,7 +63,8 @@ def experiment(
     rounds = rounds or (chosen.quick_rounds if quick else chosen.rounds)
     numbers = _seeds(seeds or ("0" if quick else "0,1,2"))
     words = QUICK_WORDS if quick else WORDS
-    data = open_data(logs, preset_name=preset, seed=numbers[0], words=words)
+    public = chosen.public_text(public, logs=logs)
+    data = open_data(logs, preset_name=preset, seed=numbers[0], words=words, public=public)
     folder = out or Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "results.json").exists():
@@ -75,6 +83,7 @@ def experiment(
         "experiment": name,
         "question": chosen.question,
         "logs": Path(logs).name,
+        "public": Path(public).name if public else None,
         "preset": preset,
         "rounds": rounds,
         "seeds": numbers,

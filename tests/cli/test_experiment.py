@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kbdfl.device_sim.experiments import EXPERIMENTS
+from kbdfl.device_sim.experiments.personal import GRIDS as GRIDS_OF_RULES
 from kbdfl.device_sim.experiments.server_rules import GRIDS
 
 TINY = ["--logs", "personas", "--preset", "tiny", "--rounds", 2, "--quick", "--workers", 2]
@@ -18,6 +19,14 @@ def experiment(kbdfl, tmp_path):
         return out, err, tmp_path / "results"
 
     return run
+
+
+@pytest.fixture
+def public(tmp_path):
+    path = tmp_path / "public.jsonl"
+    lines = (f'{{"user": "user{n % 7}", "text": "the cat and {n} of the dogs say hello"}}' for n in range(70))
+    path.write_text("\n".join(lines))
+    return path
 
 
 def test_server_rules_are_compared_over_their_grids_and_seeds(experiment):
@@ -62,7 +71,7 @@ def test_results_are_not_written_over(experiment, refused):
     [
         (
             ["no-such-one"],
-            "NAME must be one of compare-server-rules, central-gap, personalise, got 'no-such-one'",
+            f"NAME must be one of {', '.join(EXPERIMENTS)}, got 'no-such-one'",
         ),
         (["central-gap", "--seeds", "1,x"], "seeds must be whole numbers with commas, got '1,x'"),
         (["central-gap", "--seeds", "1,1"], "seeds must be distinct and >= 0, got '1,1'"),
@@ -70,6 +79,9 @@ def test_results_are_not_written_over(experiment, refused):
         (["central-gap", "--preset", "huge"], "preset must be one of"),
         (["central-gap", "--logs", "nowhere.jsonl"], "nowhere.jsonl"),
         (["central-gap", "--rounds", "0"], "--rounds"),
+        (["central-gap", "--public", "chat"], "public text must be left out here, where it has no use"),
+        (["warm-start", "--logs", "chat", "--public", "chat"], "must be other text than the phones' own"),
+        (["warm-start", "--logs", "personas", "--public", "nowhere.jsonl"], "nowhere.jsonl"),
     ],
 )
 def test_bad_input_is_one_line(refused, tmp_path, monkeypatch, arguments, said):
@@ -86,6 +98,33 @@ def test_help_names_every_experiment(kbdfl):
 def test_personalise_prints_its_relative_gain(experiment):
     out, err, _ = experiment("personalise", "--json")
     shown = json.loads(out)
-    shared, tuned = (row["recall_top1"]["mean"] for row in shown["table"])
-    assert shown["relative_gain"] == pytest.approx(tuned / shared - 1)
-    assert len(err.splitlines()) == 5
+    shared, *own = (row["recall_top1"]["mean"] for row in shown["table"])
+    gains = [top1 / shared - 1 for top1 in own]
+    named = [gain for name, gain in shown.items() if name.startswith("relative_gain_")]
+    assert named == pytest.approx(gains)
+    assert shown["relative_gain"] in named
+    assert len(err.splitlines()) == 1 + sum(map(len, GRIDS_OF_RULES.values()))
+    assert shown["public"] is None
+
+
+def test_warm_start_prints_its_gain_over_the_trigram(experiment, public):
+    out, _, _ = experiment("warm-start", "--public", public, "--json")
+    shown = json.loads(out)
+    mean = {row["method"]: row["recall_top1"]["mean"] for row in shown["table"]}
+    assert shown["relative_gain"] == pytest.approx(mean["warm-started"] / mean["trigram"] - 1)
+    assert shown["over_public_model"] == pytest.approx(mean["warm-started"] / mean["public model"] - 1)
+    assert shown["public"] == public.name
+
+
+def test_personalise_may_start_from_public_text(experiment, public):
+    out, _, _ = experiment("personalise", "--public", public, "--json")
+    assert json.loads(out)["public"] == public.name
+
+
+@pytest.mark.parametrize(
+    ("logs", "public"), [("chat", "personas"), ("personas", "chat"), ("mine.jsonl", "chat")]
+)
+def test_public_text_is_other_text_than_the_logs(logs, public):
+    assert EXPERIMENTS["warm-start"].public_text(None, logs=logs) == public
+    assert EXPERIMENTS["personalise"].public_text(None, logs=logs) is None
+    assert EXPERIMENTS["personalise"].public_text(public, logs=logs) == public
