@@ -81,7 +81,7 @@ EXPERIMENTS = {
     ),
     "heterogeneity": Experiment(
         "what FedProx and SCAFFOLD gain where phones differ in text and in speed",
-        60,
+        80,
         6,
         heterogeneity.settings,
         heterogeneity.figures,

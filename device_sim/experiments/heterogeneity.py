@@ -5,9 +5,9 @@ phones miss the deadline; FedProx takes the part of their work that they can do 
 1812.06127, section 5.2), the others drop them. All softmaxes are exact, for SCAFFOLD needs that.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +28,9 @@ TOPICS = 10
 SPLIT_SEED = 0  # phones and their messages are the same in all runs
 REGIMES = ("natural users", "by topic")
 RULES = ("fedavg", "fedprox", "scaffold")
-CLIENT = ClientRule(epochs=2, max_messages=100)
-RATES = (1.0, 3.0, 6.0)  # of FedAvg's and SCAFFOLD's local steps
-PROXIMAL = (0.0, 0.01, 0.1)  # FedProx's mu, at the middle one of these rates
-ROUNDS = RoundRule(cohort=10, over_selection=1.0, min_reports=1, deadline_s=10.0)
+RATES = (6.0, 12.0, 24.0)  # of the local steps of FedAvg and SCAFFOLD, with gradients clipped to norm 1
+PROXIMAL = (0.0, 0.001, 0.01)  # FedProx's mu, at the middle one of these rates
+ROUNDS = RoundRule(cohort=10, over_selection=1.0, min_reports=1, deadline_s=6.0)
 
 
 def natural(data: Data) -> Population:
@@ -90,15 +89,16 @@ def method(rule: str, regime: str) -> str:
     return f"{rule}, {regime}"
 
 
-def grid(rule: str) -> Sequence[tuple[str, ClientRule]]:
-    """The values that are tried of a rule."""
+def grid(rule: str, rounds: int) -> list[tuple[str, ClientRule]]:
+    """The values that are tried of a rule; every rate falls to a tenth over the rounds."""
+
+    def client(rate: float, **options: Any) -> ClientRule:
+        return ClientRule(learning_rate=rate, final_learning_rate=rate / 10, decay_rounds=rounds, **options)
+
     if rule == "fedprox":
-        return [
-            (f"mu {mu:g}", replace(CLIENT, learning_rate=RATES[1], proximal=mu, partial_work=True))
-            for mu in PROXIMAL
-        ]
+        return [(f"mu {mu:g}", client(RATES[1], proximal=mu, partial_work=True)) for mu in PROXIMAL]
     option = 2 if rule == "scaffold" else 0
-    return [(f"client rate {rate:g}", replace(CLIENT, learning_rate=rate, scaffold=option)) for rate in RATES]
+    return [(f"client rate {rate:g}", client(rate, scaffold=option)) for rate in RATES]
 
 
 def settings(*, rounds: int, quick: bool) -> list[Setting]:
@@ -117,7 +117,7 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
         )
         for regime in REGIMES
         for rule in RULES
-        for value, client in grid(rule)
+        for value, client in grid(rule, rounds)
     ]
 
 
