@@ -1,10 +1,11 @@
 """What an experiment compares: settings, each of which trains a model from a seed on the same phones' text."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,6 +52,7 @@ class Trained:
     tokens  targets that all of them learned from, counted as often as they were seen
     wall_s  seconds of the training
     points  the model on its way, and the last of them at the end; none where every phone has its own
+    counted of a simulation, how many reports of each phone were counted
     """
 
     models: tuple[np.ndarray, ...]
@@ -58,6 +60,7 @@ class Trained:
     tokens: int
     wall_s: float
     points: tuple[Point, ...] = ()
+    counted: Mapping[str, int] = MappingProxyType({})
 
     def recall(self, part: Part) -> dict[str, float]:
         """recall_top1 and recall_top3, the mean over the models."""
@@ -151,6 +154,7 @@ class Federated:
             tokens,
             time.perf_counter() - started,
             tuple(points),
+            simulation.counted,
         )
 
 
