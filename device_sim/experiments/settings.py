@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -60,7 +59,7 @@ class Trained:
     tokens: int
     wall_s: float
     points: tuple[Point, ...] = ()
-    counted: Mapping[str, int] = MappingProxyType({})
+    counted: Mapping[str, int] = field(default_factory=dict)
 
     def recall(self, part: Part) -> dict[str, float]:
         """recall_top1 and recall_top3, the mean over the models."""
