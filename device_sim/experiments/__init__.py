@@ -8,6 +8,7 @@ from kbdfl.device_sim.experiments import (
     central_gap,
     heterogeneity,
     personal,
+    selection,
     server_rules,
     silos,
     warm_start,
@@ -103,5 +104,14 @@ EXPERIMENTS = {
         asynchronous.figures,
         choose=asynchronous.choose,
         columns=asynchronous.columns,
+    ),
+    "selection": Experiment(
+        "how soon each way to select phones reaches the recall of taking whoever comes, and whom it leaves out",
+        100,
+        12,
+        selection.settings,
+        selection.figures,
+        choose=selection.choose,
+        columns=selection.columns,
     ),
 }
