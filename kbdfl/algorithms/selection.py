@@ -81,7 +81,8 @@ class AvailabilityAware:
     Those that are always there can be had later; so more people are heard. Biased to newcomers and rare guests,
     who also drop out more often, and whoever checks in under ever new names is one. The paper's phones predict
     their own availability; here the server counts in how many rounds it has seen a phone, each counting half after
-    `roster.HALF_LIFE` more.
+    `roster.HALF_LIFE` more, and compares to a tenth of the most. There a phone that took part holds off for some
+    rounds; here `min_separation` says for how many.
     """
 
     min_separation: int = 0
@@ -95,7 +96,9 @@ class AvailabilityAware:
         """Whom of `rows` to give `places`: as many of them, or all; equals in random order."""
         table = roster.table[rows]
         presence = faded(table["presence"], round - table["seen_round"])
-        return rows[np.lexsort((random.random(len(rows)), presence))[:places]]
+        # To a tenth of the most present: a round missed by chance must not decide who is asked for ever after.
+        tenths = np.rint(10 * presence / np.max(presence, initial=1e-9))
+        return rows[np.lexsort((random.random(len(rows)), tenths))[:places]]
 
 
 Gate = Uniform | DeadlineAware
