@@ -78,6 +78,7 @@ EXPERIMENTS = {
         20,
         warm_start.settings,
         warm_start.figures,
+        warm_start.choose,
         public="always",
     ),
     "heterogeneity": Experiment(
