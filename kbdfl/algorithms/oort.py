@@ -65,7 +65,7 @@ class Oort:
     quickest           T is this quantile of the phones' last durations
     step               by which the pacer raises that quantile
     window             W: the rounds that the pacer sums utilities over
-    most_parts         phones that took part more often come last; 0 = however often
+    most_parts         phones that were selected more often come last; 0 = however often
     min_separation     a phone is counted at most once in so many rounds; 0 = once in each
 
     Biased on purpose: to phones with much text that the model predicts badly, be that new language, noise or a

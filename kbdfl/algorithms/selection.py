@@ -74,7 +74,7 @@ class DeadlineAware:
 
 @dataclass(frozen=True, slots=True)
 class AvailabilityAware:
-    """The phones that are there least often first (REFL, Abdelmoniem et al. 2022, arXiv 2111.01108, section 4.1).
+    """The phones that are there least often first (REFL's IPS, Abdelmoniem et al. 2022, arXiv 2111.01108).
 
     min_separation  a phone is counted at most once in so many rounds; 0 = once in each
 
