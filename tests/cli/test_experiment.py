@@ -53,9 +53,10 @@ def test_server_rules_are_compared_over_their_grids_and_seeds(experiment):
 def test_the_central_gap_prints_its_ratio_and_table(experiment):
     out, _, folder = experiment("central-gap")
     whole = json.loads((folder / "results.json").read_text())
-    federated, central, alone = (row["recall_top1"]["mean"] for row in whole["table"])
+    federated, central, trigram, alone = (row["recall_top1"]["mean"] for row in whole["table"])
     assert whole["federated_over_central"] == pytest.approx(federated / central)
     assert whole["alone_over_central"] == pytest.approx(alone / central)
+    assert whole["trigram_over_central"] == pytest.approx(trigram / central)
     assert f"federated_over_central: {federated / central:.3f}" in out
     assert (folder / "table.md").read_text() in out
 
