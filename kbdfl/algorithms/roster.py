@@ -114,9 +114,14 @@ class Roster:
         """Its report was counted in `round`."""
         row, table = self.row(device), self._table
         duration_s = now - table["since_s"][row]
+        rounds = round - table["seen_round"][row]
         if duration_s >= 0:  # nan where the phone was forgotten while it worked
             table["duration_s"][row] = duration_s
             self.tier(row).counted(float(duration_s))
+            # It was there all the while, or those who work would pass for those who are away.
+            lasting = (1 - faded(1.0, rounds)) / (1 - faded(1.0, 1))
+            table["presence"][row] = faded(table["presence"][row], rounds) + lasting
+            table["seen_round"][row] = round
         table["since_s"][row] = np.nan
         table["seen_s"][row] = now
         table["part_round"][row] = table["counted_round"][row] = round

@@ -68,6 +68,18 @@ def test_presence_is_the_faded_count_of_rounds_in_which_a_phone_was_seen(rounds)
     assert faded(row["presence"], HALF_LIFE) == pytest.approx(exact / 2, rel=1e-4)
 
 
+def test_a_phone_that_works_is_there_in_every_round_until_it_is_counted():
+    roster = Roster()
+    for round in range(6):
+        roster.seen("waits", 0.0, round=round, tier="")
+    roster.seen("works", 0.0, round=0, tier="")
+    roster.assign("works", 0.0, round=0)
+    roster.counted("works", 9.0, round=5, utility=1.0)
+    waits, works = row_of(roster, "waits"), row_of(roster, "works")
+    assert works["seen_round"] == waits["seen_round"] == 5
+    assert works["presence"] == pytest.approx(waits["presence"])
+
+
 def test_a_phone_waited_for_in_vain_is_absent_until_it_is_seen_again():
     roster = Roster()
     roster.seen("a", 5.0, round=0, tier="")
