@@ -16,25 +16,23 @@ import numpy as np
 
 from kbdfl.device_sim.runtime import has_known_word
 from kbdfl.errors import ConfigError
-from kbdfl.kernels import reference
 from kbdfl.kernels.score import score
-from kbdfl.kernels.train import local_sgd
+from kbdfl.kernels.train import gradient, local_sgd
 from kbdfl.model import CifgConfig
 from kbdfl.model.cifg import SPECIAL_TOKENS
 from kbdfl.rng import stream
-from kbdfl.text import IGNORED, PackedBatches, pack, training_batches
+from kbdfl.text import pack, training_batches
 
 CHECKED = 0.1  # of a phone's messages, the newest, check what the others taught
 BATCH_SIZE, MAX_WORDS, CLIP_NORM = 16, 30, 1.0  # as the shared model is trained
 
+Sentences = Sequence[Sequence[int]]
+
 
 class Rule(Protocol):
-    """A way to make a model one's own, in `epochs` passes over the phone's messages."""
+    """A way to make a model one's own."""
 
-    @property
-    def epochs(self) -> int: ...
-
-    def tuned(self, shared: np.ndarray, config: CifgConfig, batches: PackedBatches) -> np.ndarray:
+    def tuned(self, shared: np.ndarray, config: CifgConfig, sentences: Sentences, *, seed: int) -> np.ndarray:
         """The phone's own parameters float32 (P,), from the shared ones, which stay as they are."""
 
 
@@ -46,11 +44,11 @@ class FineTune:
     epochs: int = 3
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check_sgd(self)
 
-    def tuned(self, shared: np.ndarray, config: CifgConfig, batches: PackedBatches) -> np.ndarray:
-        """Float32 (P,)."""
-        return _sgd(shared, config, batches, learning_rate=self.learning_rate, pull=0.0)
+    def tuned(self, shared: np.ndarray, config: CifgConfig, sentences: Sentences, *, seed: int) -> np.ndarray:
+        """As `Rule.tuned`."""
+        return _sgd(shared, config, sentences, self, seed=seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,55 +58,60 @@ class Ditto:
     In the paper w goes on learning from all phones meanwhile; here it has been learnt and stays as it is.
     """
 
-    learning_rate: float = 0.3
-    epochs: int = 5
+    learning_rate: float = 0.1
+    epochs: int = 10
     pull: float = 0.1
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check_sgd(self)
+        if not 0 <= self.pull < float("inf"):
+            raise ConfigError(f"pull must be >= 0 and finite, got {self.pull}")
 
-    def tuned(self, shared: np.ndarray, config: CifgConfig, batches: PackedBatches) -> np.ndarray:
-        """Float32 (P,)."""
-        return _sgd(shared, config, batches, learning_rate=self.learning_rate, pull=self.pull)
+    def tuned(self, shared: np.ndarray, config: CifgConfig, sentences: Sentences, *, seed: int) -> np.ndarray:
+        """As `Rule.tuned`."""
+        return _sgd(shared, config, sentences, self, seed=seed, pull=self.pull)
 
 
 @dataclass(frozen=True, slots=True)
 class OutputBias:
-    """SGD on the output bias (V,) alone, with the same `pull`: what a phone keeps beside the shared model is V floats.
+    """A private output bias: what a phone keeps beside the shared model is V floats.
 
-    The loss is convex in it. Without the pull the words that the user did not write would fall for ever.
+    One step of iterative scaling, the dynamic marginals of Kneser, Peters and Klakow 1997, "Language model adaptation
+    using dynamic marginals", Eurospeech:
+
+        bias_w <- bias_w + log((typed_w + prior) / (expected_w + prior))
+
+    The user typed the word w typed_w times; the shared model, given the words before, expected it expected_w times.
+    There is no rate and no second pass, and the `prior` holds back who has typed little.
     """
 
-    learning_rate: float = 3.0
-    epochs: int = 3
-    pull: float = 0.003
+    prior: float = 10.0
 
     def __post_init__(self) -> None:
-        _check(self)
+        if not 0 < self.prior < float("inf"):
+            raise ConfigError(f"prior must be > 0 and finite, got {self.prior}")
 
-    def tuned(self, shared: np.ndarray, config: CifgConfig, batches: PackedBatches) -> np.ndarray:
-        """Float32 (P,), the shared ones but for the bias."""
+    def tuned(self, shared: np.ndarray, config: CifgConfig, sentences: Sentences, *, seed: int) -> np.ndarray:
+        """As `Rule.tuned`; nothing is drawn."""
+        typed, surplus = np.zeros(config.vocab), np.zeros(config.vocab)
+        for start in range(0, len(sentences), BATCH_SIZE):
+            batch = pack([[sentence[: MAX_WORDS + 2] for sentence in sentences[start : start + BATCH_SIZE]]])
+            targets = batch.targets[batch.targets >= SPECIAL_TOKENS]
+            if len(targets):
+                arrays = {"inputs": batch.inputs, "targets": batch.targets, "active": batch.active}
+                slope, _ = gradient(shared, **config.dims, **arrays)
+                # The loss falls with the bias as fast as a word was typed more often than expected.
+                surplus -= len(targets) * config.spec.views(slope)["bias"].astype(np.float64)
+                typed += np.bincount(targets, minlength=config.vocab)
+        expected = np.maximum(typed - surplus, 0)
         own = shared.copy()
-        views = config.spec.views(own)
-        bias, start = views["bias"], views["bias"].copy()
-        rate, pull = np.float32(self.learning_rate), np.float32(self.pull)
-        row = step = 0
-        for steps in batches.steps:
-            active = batches.active[step : step + steps]
-            rows = slice(row, row + int(active.sum()))
-            row, step = rows.stop, step + steps
-            learned = batches.targets[rows] != IGNORED
-            if not learned.any():
-                continue
-            outputs = reference.forward(views, batches.inputs[rows], active)["r"][learned]
-            expected = np.exp(reference.log_softmax(outputs @ views["emb"].T + bias)).mean(0)
-            typed = np.bincount(batches.targets[rows][learned], minlength=config.vocab) / learned.sum()
-            bias -= rate * (expected - typed.astype(np.float32) + pull * (bias - start))
+        words = config.spec.views(own)["bias"][SPECIAL_TOKENS:]
+        words += np.log((typed + self.prior) / (expected + self.prior))[SPECIAL_TOKENS:].astype(np.float32)
         return own
 
 
 def personalise(
-    shared: np.ndarray, config: CifgConfig, sentences: Sequence[Sequence[int]], rule: Rule, *, seed: int
+    shared: np.ndarray, config: CifgConfig, sentences: Sentences, rule: Rule, *, seed: int
 ) -> np.ndarray:
     """The phone's own parameters float32 (P,), learned by `rule` from its messages' token ids, oldest first.
 
@@ -119,49 +122,48 @@ def personalise(
     older, newest = sentences[:cut], sentences[cut:]
     if not (has_known_word(older) and has_known_word(newest)):
         return shared
-    check = pack([newest])
-
-    def learned(taught: Sequence[Sequence[int]]) -> np.ndarray:
-        batches = training_batches(
-            taught,
-            batch_size=BATCH_SIZE,
-            epochs=rule.epochs,
-            max_words=MAX_WORDS,
-            random=stream(seed, "personal"),
-        )
-        return rule.tuned(shared, config, batches)
-
-    if _loss(learned(older), config, check) < _loss(shared, config, check):
-        return learned(sentences)
+    own = rule.tuned(shared, config, older, seed=seed)
+    if _loss(own, config, newest) < _loss(shared, config, newest):
+        return rule.tuned(shared, config, sentences, seed=seed)
     return shared
 
 
 def _sgd(
-    shared: np.ndarray, config: CifgConfig, batches: PackedBatches, *, learning_rate: float, pull: float
+    shared: np.ndarray,
+    config: CifgConfig,
+    sentences: Sentences,
+    rule: FineTune | Ditto,
+    *,
+    seed: int,
+    pull: float = 0.0,
 ) -> np.ndarray:
+    batches = training_batches(
+        sentences,
+        batch_size=BATCH_SIZE,
+        epochs=rule.epochs,
+        max_words=MAX_WORDS,
+        random=stream(seed, "personal"),
+    )
     delta, _, _, _ = local_sgd(
         shared,
         **config.dims,
         **batches.arrays,
-        learning_rate=learning_rate,
+        learning_rate=rule.learning_rate,
         clip_norm=CLIP_NORM,
         proximal=pull,
     )
     return shared + delta
 
 
-def _loss(params: np.ndarray, config: CifgConfig, batches: PackedBatches) -> float:
-    """Nats over all words that are known."""
-    losses, _ = score(params, **config.dims, **batches.arrays, first_word=SPECIAL_TOKENS)
+def _loss(params: np.ndarray, config: CifgConfig, sentences: Sentences) -> float:
+    """Nats of all known words together."""
+    losses, _ = score(params, **config.dims, **pack([sentences]).arrays, first_word=SPECIAL_TOKENS)
     return float(losses.sum())
 
 
-def _check(rule: FineTune | Ditto | OutputBias) -> None:
+def _check_sgd(rule: FineTune | Ditto) -> None:
     """Raises ConfigError."""
     if rule.epochs < 1:
         raise ConfigError(f"epochs must be >= 1, got {rule.epochs}")
     if not 0 < rule.learning_rate < float("inf"):
         raise ConfigError(f"learning_rate must be > 0 and finite, got {rule.learning_rate}")
-    pull = getattr(rule, "pull", 0.0)
-    if not 0 <= pull < float("inf"):
-        raise ConfigError(f"pull must be >= 0 and finite, got {pull}")

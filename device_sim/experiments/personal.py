@@ -36,7 +36,7 @@ GRIDS: dict[str, tuple[Rule, ...]] = {
     "Ditto": tuple(
         Ditto(rate, 10, pull) for rate, pull in ((0.1, 0.1), (0.1, 0.03), (0.3, 0.1), (0.3, 0.03))
     ),
-    "private output bias": tuple(OutputBias(rate, 5) for rate in (1.0, 2.0, 4.0)),
+    "private output bias": tuple(OutputBias(prior) for prior in (3.0, 10.0, 30.0)),
 }
 
 
