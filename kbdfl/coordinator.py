@@ -141,7 +141,7 @@ class Coordinator:
             return Finished()
         self._expire(now)
         selector, number = self._selector, self.round
-        selector.seen(device, now, round=number, tier=tier)
+        selector.seen(device, now, tier=tier)
         assignment = self._parts.give(
             device, now, admit=lambda free: selector.admit(device, now, round=number, free=free)
         )
@@ -295,7 +295,7 @@ class Coordinator:
             self._set_control()
         self._open_round(now)
         self._note_lost(now)
-        self._selector.closed()
+        self._selector.closed(now)
         return result
 
     def _after(self, mean_delta: np.ndarray) -> tuple[np.ndarray, State]:

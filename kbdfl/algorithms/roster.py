@@ -11,7 +11,7 @@ import numpy as np
 CAPACITY = 1 << 18  # phones; with their names some 50 MB
 TIERS = 16  # phones that state yet another one count as unstated
 OUTCOMES = 9  # of a tier: its expectation is their median, so four odd ones do not move it
-HALF_LIFE = 100  # rounds after which having been seen counts half
+HALF_LIFE = 100  # epochs after which having been seen counts half
 NEVER = -(1 << 30)  # a round so long ago that no rule looks back to it
 
 ROW = np.dtype(
@@ -20,8 +20,8 @@ ROW = np.dtype(
         ("since_s", "f8"),  # when it was given the assignment that it works on; nan = it has none
         ("duration_s", "f4"),  # from assignment to report, the last time; nan = not known
         ("utility", "f4"),  # of the last counted report; nan = there was none
-        ("presence", "f4"),  # rounds in which it was seen, faded to `seen_round`
-        ("seen_round", "i4"),
+        ("presence", "f4"),  # epochs in which it was seen, faded to `seen_epoch`
+        ("seen_epoch", "i4"),
         ("part_round", "i4"),  # the last one that it was assigned to or counted in
         ("counted_round", "i4"),  # the last one that it was counted in
         ("assigned", "u4"),  # how often
@@ -56,10 +56,15 @@ class Tier:
 
 
 class Roster:
-    """Rows of up to `capacity` phones; those that were not seen for longest are forgotten first."""
+    """Rows of up to `capacity` phones; those that were not seen for longest are forgotten first.
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
-        self._capacity = capacity
+    An epoch is a round, or as many as last `epoch_s`, in which every phone that polls is seen.
+    """
+
+    def __init__(self, capacity: int = CAPACITY, *, epoch_s: float = 0.0) -> None:
+        self._capacity, self._epoch_s = capacity, epoch_s
+        self._began_s: float | None = None  # the epoch
+        self.epoch = 0
         self._rows: dict[str, int] = {}
         self._table = np.full(min(capacity, 64), _UNSEEN)
         self._codes = {"": 0}
@@ -92,15 +97,17 @@ class Roster:
         """What is known of phones like this one."""
         return self.tiers[self._table["tier"][row]]
 
-    def seen(self, device: str, now: float, *, round: int, tier: str) -> None:
-        """A phone checks in while `round` is open and states its tier, or "" for none."""
+    def seen(self, device: str, now: float, *, tier: str) -> None:
+        """A phone checks in and states its tier, or "" for none."""
         row, table = self.row(device), self._table
+        if self._began_s is None:
+            self._began_s = now
         table["seen_s"][row] = now
         table["tier"][row] = self._code(tier)
-        last = table["seen_round"][row]
-        if table["presence"][row] == 0 or round > last:
-            table["presence"][row] = 1 + faded(table["presence"][row], round - last)
-            table["seen_round"][row] = round
+        last = table["seen_epoch"][row]
+        if table["presence"][row] == 0 or self.epoch > last:
+            table["presence"][row] = 1 + faded(table["presence"][row], self.epoch - last)
+            table["seen_epoch"][row] = self.epoch
 
     def assign(self, device: str, now: float, *, round: int) -> None:
         """The phone was given an assignment of `round`."""
@@ -114,14 +121,14 @@ class Roster:
         """Its report was counted in `round`."""
         row, table = self.row(device), self._table
         duration_s = now - table["since_s"][row]
-        rounds = round - table["seen_round"][row]
+        epochs = self.epoch - table["seen_epoch"][row]
         if duration_s >= 0:  # nan where the phone was forgotten while it worked
             table["duration_s"][row] = duration_s
             self.tier(row).counted(float(duration_s))
             # It was there all the while, or those who work would pass for those who are away.
-            lasting = (1 - faded(1.0, rounds)) / (1 - faded(1.0, 1))
-            table["presence"][row] = faded(table["presence"][row], rounds) + lasting
-            table["seen_round"][row] = round
+            lasting = (1 - faded(1.0, epochs)) / (1 - faded(1.0, 1))
+            table["presence"][row] = faded(table["presence"][row], epochs) + lasting
+            table["seen_epoch"][row] = self.epoch
         table["since_s"][row] = np.nan
         table["seen_s"][row] = now
         table["part_round"][row] = table["counted_round"][row] = round
@@ -151,10 +158,12 @@ class Roster:
         if self._table["seen_s"][row] <= since_s:
             self._table["seen_s"][row] = -np.inf
 
-    def closed(self) -> None:
+    def closed(self, now: float) -> None:
         """A round is over."""
         self.utilities.append(self._utility)
         self._utility = 0.0
+        if self._began_s is not None and now - self._began_s >= self._epoch_s:
+            self.epoch, self._began_s = self.epoch + 1, now
 
     def _code(self, tier: str) -> int:
         if tier not in self._codes and len(self.tiers) < TIERS:
@@ -173,6 +182,6 @@ class Roster:
         self._rows = {name: row for row, name in enumerate(self.names)}
 
 
-def faded(presence: np.ndarray | float, rounds: np.ndarray | int) -> np.ndarray | float:
-    """What `presence` counts `rounds` later."""
-    return presence * 0.5 ** (rounds / HALF_LIFE)
+def faded(presence: np.ndarray | float, epochs: np.ndarray | int) -> np.ndarray | float:
+    """What `presence` counts `epochs` later."""
+    return presence * 0.5 ** (epochs / HALF_LIFE)

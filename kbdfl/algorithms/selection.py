@@ -95,8 +95,8 @@ class AvailabilityAware:
     ) -> np.ndarray:
         """Whom of `rows` to give `places`: as many of them, or all; equals in random order."""
         table = roster.table[rows]
-        presence = faded(table["presence"], round - table["seen_round"])
-        # To a tenth of the most present: a round missed by chance must not decide who is asked for ever after.
+        presence = faded(table["presence"], roster.epoch - table["seen_epoch"])
+        # To a tenth of the most present: a poll missed by chance must not decide who is asked for ever after.
         tenths = np.rint(10 * presence / np.max(presence, initial=1e-9))
         return rows[np.lexsort((random.random(len(rows)), tenths))[:places]]
 

@@ -28,14 +28,14 @@ class Selector:
         self._patience_s = PATIENCE * pace_s
         # Phones that were told to wait at the beginning of a round that lasted as long as one may are remembered.
         self._lately_s = deadline_s + self._patience_s
-        self._roster = None if rule == Uniform() else Roster()
+        self._roster = None if rule == Uniform() else Roster(epoch_s=self._patience_s)
         self._invited: dict[str, float] = {}  # when; the one that lapses first stands first
         self._empty_s: float | None = None  # since when a place has been asked for in vain
 
-    def seen(self, device: str, now: float, *, round: int, tier: str) -> None:
-        """A phone checks in while `round` is open; `tier` is its own word."""
+    def seen(self, device: str, now: float, *, tier: str) -> None:
+        """A phone checks in; `tier` is its own word."""
         if self._roster is not None:
-            self._roster.seen(device, now, round=round, tier=tier)
+            self._roster.seen(device, now, tier=tier)
 
     def admit(self, device: str, now: float, *, round: int, free: int) -> bool:
         """Whether a phone that was just seen, and has no assignment, gets one of the `free` >= 1 places."""
@@ -74,10 +74,10 @@ class Selector:
             self._roster.missed(device, now)
             self._empty_s = None
 
-    def closed(self) -> None:
+    def closed(self, now: float) -> None:
         """A round is over."""
         if self._roster is not None:
-            self._roster.closed()
+            self._roster.closed(now)
             self._empty_s = None
 
     def _idle_s(self, now: float) -> float:

@@ -28,15 +28,15 @@ def roster_of(*, counted=(), fresh=0, missed=0):
     """`counted` as (seconds, utility) of phones that took part in round 0; then some that missed it; then new ones."""
     roster = Roster()
     for number, (seconds, utility) in enumerate(counted):
-        roster.seen(f"known-{number}", 0.0, round=0, tier="known")
+        roster.seen(f"known-{number}", 0.0, tier="known")
         roster.assign(f"known-{number}", 0.0, round=0)
         roster.counted(f"known-{number}", seconds, round=0, utility=utility)
     for number in range(missed):
-        roster.seen(f"missed-{number}", 0.0, round=0, tier="known")
+        roster.seen(f"missed-{number}", 0.0, tier="known")
         roster.assign(f"missed-{number}", 0.0, round=0)
         roster.missed(f"missed-{number}", 1.0)
     for number in range(fresh):
-        roster.seen(f"fresh-{number}", 0.0, round=0, tier="")
+        roster.seen(f"fresh-{number}", 0.0, tier="")
     return roster, np.arange(len(roster.names))
 
 
@@ -166,11 +166,11 @@ def test_only_phones_near_the_cut_off_are_exploited():
 def test_the_exploring_share_prefers_tiers_known_to_be_quick():
     roster = Roster()
     for tier, seconds in (("quick", 1.0), ("slow", 9.0)):
-        roster.seen(tier, 0.0, round=0, tier=tier)
+        roster.seen(tier, 0.0, tier=tier)
         roster.assign(tier, 0.0, round=0)
         roster.counted(tier, seconds, round=0, utility=1.0)
         for number in range(5):
-            roster.seen(f"new {tier} {number}", 0.0, round=0, tier=tier)
+            roster.seen(f"new {tier} {number}", 0.0, tier=tier)
     rule = Oort(exploration=1.0)
     drawn = [invited(rule, roster, places=1, seed=seed)[0] for seed in range(1_000)]
     assert np.mean(["quick" in name for name in drawn]) == pytest.approx(0.9, abs=0.04)

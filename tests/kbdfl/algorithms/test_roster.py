@@ -16,7 +16,7 @@ def row_of(roster, device):
 
 def test_a_report_tells_how_long_the_phone_took_and_what_it_is_worth():
     roster = Roster()
-    roster.seen("a", 5.0, round=0, tier="old")
+    roster.seen("a", 5.0, tier="old")
     roster.assign("a", 6.0, round=0)
     assert row_of(roster, "a")["since_s"] == 6.0
     roster.counted("a", 26.5, round=2, utility=7.0)
@@ -30,7 +30,7 @@ def test_a_report_tells_how_long_the_phone_took_and_what_it_is_worth():
 def test_a_phone_that_missed_its_round_is_expected_to_take_twice_as_long_and_no_less_than_it_did():
     roster = Roster()
     for now, expected in [(3.0, 3.0), (13.0, 6.0), (120.0, 100.0)]:
-        roster.seen("a", now, round=0, tier="")
+        roster.seen("a", now, tier="")
         roster.assign("a", now if now < 100 else 20.0, round=0)
         roster.missed("a", now + 3.0 if now < 100 else 120.0)
         assert row_of(roster, "a")["duration_s"] == expected
@@ -45,7 +45,7 @@ def test_a_phone_that_missed_its_round_is_expected_to_take_twice_as_long_and_no_
 def test_a_missed_round_that_was_over_before_the_phone_was_expected_says_nothing_of_it():
     roster = Roster()
     for now in (0.0, 100.0):
-        roster.seen("a", now, round=0, tier="")
+        roster.seen("a", now, tier="")
         roster.assign("a", now, round=0)
         if now == 0:
             roster.counted("a", 10.0, round=0, utility=1.0)
@@ -57,37 +57,37 @@ def test_a_missed_round_that_was_over_before_the_phone_was_expected_says_nothing
 
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=20))
-def test_presence_is_the_faded_count_of_rounds_in_which_a_phone_was_seen(rounds):
+def test_presence_is_the_faded_count_of_epochs_in_which_a_phone_was_seen(epochs):
     roster = Roster()
-    for round in sorted(rounds):
-        roster.seen("a", float(round), round=round, tier="")
-    row, last = row_of(roster, "a"), max(rounds)
-    assert row["seen_round"] == last
-    exact = sum(0.5 ** ((last - round) / HALF_LIFE) for round in set(rounds))
+    for roster.epoch in sorted(epochs):
+        roster.seen("a", float(roster.epoch), tier="")
+    row, last = row_of(roster, "a"), max(epochs)
+    assert row["seen_epoch"] == last
+    exact = sum(0.5 ** ((last - epoch) / HALF_LIFE) for epoch in set(epochs))
     assert row["presence"] == pytest.approx(exact, rel=1e-4)
     assert faded(row["presence"], HALF_LIFE) == pytest.approx(exact / 2, rel=1e-4)
 
 
 def test_a_phone_that_works_is_there_in_every_round_until_it_is_counted():
     roster = Roster()
-    for round in range(6):
-        roster.seen("waits", 0.0, round=round, tier="")
-    roster.seen("works", 0.0, round=0, tier="")
+    roster.seen("works", 0.0, tier="")
     roster.assign("works", 0.0, round=0)
+    for roster.epoch in range(6):
+        roster.seen("waits", 0.0, tier="")
     roster.counted("works", 9.0, round=5, utility=1.0)
     waits, works = row_of(roster, "waits"), row_of(roster, "works")
-    assert works["seen_round"] == waits["seen_round"] == 5
+    assert works["seen_epoch"] == waits["seen_epoch"] == 5
     assert works["presence"] == pytest.approx(waits["presence"])
 
 
 def test_a_phone_waited_for_in_vain_is_absent_until_it_is_seen_again():
     roster = Roster()
-    roster.seen("a", 5.0, round=0, tier="")
+    roster.seen("a", 5.0, tier="")
     roster.absent("a", since_s=4.0)
     assert row_of(roster, "a")["seen_s"] == 5.0
     roster.absent("a", since_s=5.0)
     assert row_of(roster, "a")["seen_s"] == -inf
-    roster.seen("a", 6.0, round=0, tier="")
+    roster.seen("a", 6.0, tier="")
     assert row_of(roster, "a")["seen_s"] == 6.0
 
 
@@ -95,7 +95,7 @@ def test_a_phone_waited_for_in_vain_is_absent_until_it_is_seen_again():
 def test_the_phones_unseen_longest_are_forgotten_first(capacity, more):
     roster = Roster(capacity)
     for number in range(capacity + more):
-        roster.seen(f"phone-{number}", float(number), round=number, tier="")
+        roster.seen(f"phone-{number}", float(number), tier="")
     kept = len(roster.names)
     assert capacity - max(1, capacity // 16) < kept <= capacity
     assert roster.names == [f"phone-{number}" for number in range(capacity + more - kept, capacity + more)]
@@ -106,9 +106,9 @@ def test_the_phones_unseen_longest_are_forgotten_first(capacity, more):
 
 def test_a_phone_forgotten_while_it_worked_still_counts():
     roster = Roster(1)
-    roster.seen("a", 0.0, round=0, tier="old")
+    roster.seen("a", 0.0, tier="old")
     roster.assign("a", 0.0, round=0)
-    roster.seen("b", 1.0, round=0, tier="old")
+    roster.seen("b", 1.0, tier="old")
     roster.counted("a", 9.0, round=0, utility=3.0)
     assert roster.names == ["a"]
     assert isnan(row_of(roster, "a")["duration_s"])  # since when it worked is forgotten
@@ -125,10 +125,10 @@ def test_a_row_is_small():
 def test_a_liar_cannot_invent_tiers_without_end():
     roster = Roster()
     for number in range(10 * TIERS):
-        roster.seen("liar", 0.0, round=0, tier=f"tier {number}")
+        roster.seen("liar", 0.0, tier=f"tier {number}")
     assert len(roster.tiers) == TIERS
     assert roster.tier(roster.row("liar")) is roster.tiers[0]  # as one that states none
-    roster.seen("liar", 0.0, round=0, tier="tier 3")
+    roster.seen("liar", 0.0, tier="tier 3")
     assert roster.tier(roster.row("liar")) is not roster.tiers[0]
 
 
@@ -155,10 +155,19 @@ def test_a_missed_round_tells_of_a_tier_only_what_was_not_expected():
     assert tier.expected_s == 40.0
 
 
+def test_an_epoch_lasts_a_round_and_a_poll_at_least():
+    roster, epochs = Roster(epoch_s=1.5), []
+    roster.seen("a", 10.0, tier="")
+    for now in (10.5, 11.0, 11.5, 20.0, 20.1, 22.0):
+        roster.closed(now)
+        epochs.append(roster.epoch)
+    assert epochs == [0, 0, 1, 2, 2, 3]
+
+
 def test_a_closed_round_is_worth_the_sum_of_its_reports():
     roster = Roster()
     for utilities in ([1.0, 2.0], [], [4.0]):
         for number, utility in enumerate(utilities):
             roster.counted(f"phone-{number}", 0.0, round=0, utility=utility)
-        roster.closed()
+        roster.closed(0.0)
     np.testing.assert_array_equal(roster.utilities, [3.0, 0.0, 4.0])

@@ -14,7 +14,7 @@ from kbdfl.algorithms.selection import SELECTIONS, AvailabilityAware, DeadlineAw
 from kbdfl.algorithms.selector import PATIENCE, Selector
 from kbdfl.errors import ConfigError
 
-PACE_S, DEADLINE_S = 1.0, 20.0
+PACE_S, DEADLINE_S = 1.0, 60.0
 RANKING = [AvailabilityAware(), Oort()]
 
 
@@ -24,13 +24,13 @@ def selector(rule, *, seed=1):
 
 def comes(desk, device, now, *, round=0, free=1, tier=""):
     """A phone checks in; whether it got a place."""
-    desk.seen(device, now, round=round, tier=tier)
+    desk.seen(device, now, tier=tier)
     return desk.admit(device, now, round=round, free=free)
 
 
 def polls(desk, device, now, *, round=0):
     """A phone checks in while no place is free."""
-    desk.seen(device, now, round=round, tier="")
+    desk.seen(device, now, tier="")
 
 
 def tier_of(*durations_s, tried_round=0):
@@ -50,7 +50,7 @@ def test_uniform_selection_keeps_nothing_and_draws_nothing():
     assert all(comes(desk, f"phone-{number}", 0.0) for number in range(100))
     desk.counted("phone-1", 1.0, round=0, utility=1.0)
     desk.missed("phone-2", 1.0)
-    desk.closed()
+    desk.closed(9.0)
     assert desk._roster is None
     assert source.bit_generator.state == np.random.default_rng(1).bit_generator.state
 
@@ -62,7 +62,7 @@ def test_a_phone_takes_part_at_most_once_in_min_separation_rounds(rule):
         if comes(desk, "phone", 30.0 * round, round=round):
             parts.append(round)
             desk.counted("phone", 30.0 * round + 1, round=round, utility=1.0)
-        desk.closed()
+        desk.closed(9.0)
     assert parts == [0, 3, 6, 9]
 
 
@@ -77,7 +77,7 @@ def test_a_phone_that_was_not_counted_has_not_taken_part():
     desk = selector(Uniform(min_separation=3))
     assert comes(desk, "phone", 0.0, round=0)
     desk.missed("phone", 1.0)
-    desk.closed()
+    desk.closed(9.0)
     assert comes(desk, "phone", 2.0, round=1)
 
 
@@ -97,7 +97,7 @@ def test_a_slow_tier_is_tried_again_with_one_phone_at_a_time():
     desk.counted("old-0", 9.0, round=0, utility=1.0)
     tried = []
     for round in range(1, 16):
-        desk.closed()
+        desk.closed(9.0)
         for number in range(3):
             if comes(desk, f"old-{number}", 10.0 * round, round=round, tier="old"):
                 tried.append(round)
@@ -112,7 +112,7 @@ def test_a_tier_that_has_become_quick_is_let_in_again():
     for number in range(OUTCOMES):
         desk.counted(f"old-{number}", 9.0, round=0, utility=1.0)
     for round in range(1, OUTCOMES // 2 + 2):
-        desk.closed()
+        desk.closed(9.0)
         assert comes(desk, "old-0", 10.0 * round, round=round, tier="old")
         assert not comes(desk, "old-1", 10.0 * round, round=round, tier="old")
         desk.counted("old-0", 10.0 * round + 1, round=round, utility=1.0)
@@ -132,7 +132,7 @@ def test_nobody_asking_for_a_place_does_not_let_it_stay_empty():
     desk = selector(DeadlineAware(target_s=2.0))
     assert comes(desk, "old-0", 0.0, tier="old")
     desk.counted("old-0", 9.0, round=0, utility=1.0)
-    desk.closed()
+    desk.closed(9.0)
     assert not comes(desk, "old-1", 1e6, round=1, tier="old")
 
 
@@ -153,22 +153,21 @@ def test_the_phones_that_are_there_least_often_are_invited_first():
     for round in range(6):
         for number in range(6):
             if round >= number:  # phone-0 is always there, phone-5 has just come
-                polls(desk, f"phone-{number}", 20.0 * round, round=round)
-        desk.closed()
+                polls(desk, f"phone-{number}", 20.0 * round)
+        desk.closed(20.0 * round + 9)
     came = [f"phone-{n}" for n in range(6) if comes(desk, f"phone-{n}", 121.0, round=6, free=2)]
     assert came == ["phone-4", "phone-5"]
 
 
 def test_presence_long_ago_counts_less():
     roster = Roster()
-    for round in range(4):
-        roster.seen("formerly", 0.0, round=round, tier="")
-    now = 3 * HALF_LIFE
-    for device, times in (("formerly", 1), ("lately", 2)):
-        for round in range(now - times + 1, now + 1):
-            roster.seen(device, 0.0, round=round, tier="")
+    for roster.epoch in range(4):
+        roster.seen("formerly", 0.0, tier="")
+    for roster.epoch in (3 * HALF_LIFE - 1, 3 * HALF_LIFE):
+        roster.seen("lately", 0.0, tier="")
+    roster.seen("formerly", 0.0, tier="")
     rows = AvailabilityAware().invite(
-        roster, np.arange(2), places=1, round=now, random=np.random.default_rng(1)
+        roster, np.arange(2), places=1, round=roster.epoch, random=np.random.default_rng(1)
     )
     assert [roster.names[row] for row in rows] == ["formerly"]
 
@@ -176,7 +175,7 @@ def test_presence_long_ago_counts_less():
 def test_phones_that_are_there_as_often_are_invited_at_random():
     roster = Roster()
     for number in range(10):
-        roster.seen(f"phone-{number}", 0.0, round=0, tier="")
+        roster.seen(f"phone-{number}", 0.0, tier="")
     source = np.random.default_rng(1)
     first = [
         AvailabilityAware().invite(roster, np.arange(10), places=1, round=0, random=source)[0]
@@ -203,7 +202,7 @@ def test_the_best_are_waited_for():
         assert comes(desk, f"phone-{number}", 0.0, free=10 - number)
     for number in range(10):
         desk.counted(f"phone-{number}", 1.0, round=0, utility=100.0 * (number > 6))
-    desk.closed()
+    desk.closed(9.0)
     came, free = [], 3
     for number in range(10):
         if comes(desk, f"phone-{number}", 2.0, round=1, free=free):
@@ -213,33 +212,35 @@ def test_the_best_are_waited_for():
 
 
 def desk_with_a_rare_guest_gone():
-    """`rare` was seen in one of three rounds and does not come again; `often` and `always` do."""
+    """`rare` was seen in one of three rounds and does not come again; `often` and `always` do, from 10 s on."""
     desk = selector(AvailabilityAware())
-    for device, rounds in (("rare", 1), ("often", 2), ("always", 3)):
-        for round in range(rounds):
-            polls(desk, device, 0.1 * round, round=round)
-    assert not comes(desk, "always", 1.0, round=3)
-    assert not comes(desk, "often", 1.1, round=3)
+    for round in range(3):
+        for device, rounds in (("rare", 1), ("often", 2), ("always", 3)):
+            if round < rounds:
+                polls(desk, device, 2.0 * round)
+        desk.closed(2.0 * round + 1.9)
+    assert not comes(desk, "always", 10.0, round=3)
+    assert not comes(desk, "often", 10.1, round=3)
     return desk
 
 
 def test_a_phone_that_is_gone_is_replaced_by_the_next_best():
     desk = desk_with_a_rare_guest_gone()
-    assert not comes(desk, "always", 1.0 + 0.9 * PATIENCE * PACE_S, round=3)
-    assert comes(desk, "often", 1.0 + PATIENCE * PACE_S, round=3)
+    assert not comes(desk, "always", 10.0 + 0.9 * PATIENCE * PACE_S, round=3)
+    assert comes(desk, "often", 10.0 + PATIENCE * PACE_S, round=3)
 
 
 def test_a_place_that_stays_empty_is_offered_to_twice_as_many():
     desk = desk_with_a_rare_guest_gone()
-    assert comes(desk, "always", 1.0 + PATIENCE * PACE_S, round=3)
+    assert comes(desk, "always", 10.0 + PATIENCE * PACE_S, round=3)
 
 
 def test_a_phone_that_was_waited_for_in_vain_is_not_invited_again():
     desk = desk_with_a_rare_guest_gone()
-    assert comes(desk, "often", 3.0, round=3)
-    desk.counted("often", 4.0, round=3, utility=1.0)
-    desk.closed()
-    assert comes(desk, "often", 10.0, round=4)
+    assert comes(desk, "often", 12.0, round=3)
+    desk.counted("often", 13.0, round=3, utility=1.0)
+    desk.closed(13.0)
+    assert comes(desk, "often", 20.0, round=4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -283,7 +284,7 @@ def test_a_round_fills_while_enough_phones_poll(rule, living, dead, places, slow
                 desk.counted(device, now, round=round, utility=random.uniform(0, 100))
             else:
                 desk.missed(device, now)
-        desk.closed()
+        desk.closed(now)
 
 
 # settings
