@@ -108,7 +108,7 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(CONFIGS)
 def test_a_run_reads_back_from_its_config_toml(tmp_path_factory, config):
     path = tmp_path_factory.mktemp("run") / "config.toml"
