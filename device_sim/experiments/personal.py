@@ -30,12 +30,8 @@ EARLIER = 0.7  # of the messages that a phone keeps
 FEWEST = 20  # messages of a user who is asked
 SHARED = "shared model"
 GRIDS: dict[str, tuple[Rule, ...]] = {
-    "fine-tuned": tuple(
-        FineTune(rate, epochs) for rate, epochs in ((0.03, 3), (0.1, 3), (0.1, 10), (0.3, 3))
-    ),
-    "Ditto": tuple(
-        Ditto(rate, 10, pull) for rate, pull in ((0.1, 0.1), (0.1, 0.03), (0.3, 0.1), (0.3, 0.03))
-    ),
+    "fine-tuned": tuple(FineTune(rate, 3) for rate in (0.05, 0.1, 0.2, 0.4)),
+    "Ditto": tuple(Ditto(0.2, 5, pull) for pull in (0.01, 0.03, 0.1)),
     "private output bias": tuple(OutputBias(prior) for prior in (3.0, 10.0, 30.0)),
 }
 

@@ -117,11 +117,6 @@ def test_warm_start_prints_its_gain_over_the_trigram(experiment, public):
     assert shown["public"] == public.name
 
 
-def test_personalise_may_start_from_public_text(experiment, public):
-    out, _, _ = experiment("personalise", "--public", public, "--json")
-    assert json.loads(out)["public"] == public.name
-
-
 @pytest.mark.parametrize(
     ("logs", "public"), [("chat", "personas"), ("personas", "chat"), ("mine.jsonl", "chat")]
 )

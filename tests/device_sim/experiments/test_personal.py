@@ -58,6 +58,12 @@ def test_earlier_messages_are_a_share_of_those_that_a_phone_keeps(make_texts):
     assert [message.text for message in earlier] == texts[400:1_100]
 
 
+def test_the_shared_model_starts_from_public_text_if_there_is_any(data, habit, make_texts):
+    text = make_texts({f"anyone{number}": ["see you now"] * 1_000 for number in range(30)})
+    with_it, without = (trained(one, None).recall(habit) for one in (replace(data, public=text), data))
+    assert with_it["recall_top3"] > without["recall_top3"] + 0.3
+
+
 def test_training_users_are_asked_behind_held_out_ones(data, make_texts):
     texts = ["see you now"] * 40
     said = dict.fromkeys(data.population.users, texts) | {"judge": texts, "silent": ["hello"]}
