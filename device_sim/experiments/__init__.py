@@ -59,7 +59,7 @@ EXPERIMENTS = {
     ),
     "central-gap": Experiment(
         "how far federated training is from central training on the same text, and from each device alone",
-        1_600,
+        2_800,
         50,
         central_gap.settings,
         central_gap.figures,
