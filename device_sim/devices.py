@@ -41,8 +41,8 @@ TIERS = (
 )
 SPREAD = 1.0  # of the log-normal factors: standard deviation of the logarithm
 
-# Hours from UTC and share of the people of the United States: Pacific, Mountain, Central, Eastern.
-ZONES = ((-8.0, 0.17), (-7.0, 0.07), (-6.0, 0.29), (-5.0, 0.47))
+# Hours behind the east of the United States and share of the people: Eastern, Central, Mountain, Pacific.
+ZONES = ((0.0, 0.47), (1.0, 0.29), (2.0, 0.07), (3.0, 0.17))
 BEDTIME_H = (22.5, 1.5)  # local time at which a phone is put on its charger: mean, standard deviation
 NIGHT_H = (8.0, 1.5)  # and for how long
 SHORTEST_H = 2.0
@@ -51,9 +51,9 @@ DAYTIME = 0.45  # share of phones that charge at any time of the day instead: at
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A phone: how fast it trains and sends, and its daily window, `free_s` seconds from `opens_s` of the day (UTC).
+    """A phone: how fast it trains and sends, and its daily window, `free_s` seconds from `opens_s` of the day.
 
-    Virtual time begins at midnight UTC. A window as long as the day never closes.
+    Virtual time begins at midnight in the east of the United States. A window as long as the day never closes.
     """
 
     tier: str = MID.name
@@ -95,9 +95,9 @@ def make_device(seed: int, name: str, *, speeds: str, availability: str) -> Devi
 
 
 def _window(seed: int, name: str) -> tuple[float, float]:
-    """When in the UTC day a phone's window opens, and for how many seconds."""
+    """When in the day a phone's window opens, and for how many seconds."""
     random = stream(seed, "device", name, "window")
-    zone_h = ZONES[int(random.choice(len(ZONES), p=[share for _, share in ZONES]))][0]
+    behind_h = ZONES[int(random.choice(len(ZONES), p=[share for _, share in ZONES]))][0]
     local_h = random.uniform(0.0, 24.0) if random.random() < DAYTIME else random.normal(*BEDTIME_H)
     free_h = min(max(random.normal(*NIGHT_H), SHORTEST_H), 24.0)
-    return float(local_h - zone_h) % 24 * 3_600, float(free_h) * 3_600
+    return float(local_h + behind_h) % 24 * 3_600, float(free_h) * 3_600
