@@ -139,9 +139,13 @@ def _plots(rows: list[dict[str, Any]]) -> list[str]:
             [
                 ("reported", rounds, [row["reports"] for row in rows]),
                 ("dropped", rounds, [row["dropped"] for row in rows]),
+                ("refused", rounds, [row.get("refused", 0) for row in rows]),
             ],
         ),
     ]
+    stale = [row.get("staleness") for row in rows]
+    if any(value is not None for value in stale):
+        charts.append(("Staleness of reports, mean", "versions", [("staleness", rounds, stale)]))
     plots = []
     for number, (title, unit, lines) in enumerate(charts):
         figure = go.Figure()

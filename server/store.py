@@ -150,10 +150,11 @@ class SqliteStore:
     def totals(self) -> dict[str, int]:
         """Sums over all closed rounds."""
         with self._mutex:
-            committed, abandoned, reports, dropped, uplink, downlink = self._database.execute(
+            committed, abandoned, reports, dropped, refused, uplink, downlink = self._database.execute(
                 "SELECT coalesce(sum(status = 'committed'), 0), coalesce(sum(status = 'abandoned'), 0),"
                 " coalesce(sum(json_extract(metrics, '$.reports')), 0),"
                 " coalesce(sum(json_extract(metrics, '$.dropped')), 0),"
+                " coalesce(sum(json_extract(metrics, '$.refused')), 0),"
                 " coalesce(sum(json_extract(metrics, '$.uplink_bytes')), 0),"
                 " coalesce(sum(json_extract(metrics, '$.downlink_bytes')), 0) FROM rounds"
             ).fetchone()
@@ -162,6 +163,7 @@ class SqliteStore:
             "abandoned": abandoned,
             "reports": reports,
             "dropped": dropped,
+            "refused": refused,
             "uplink_bytes": uplink,
             "downlink_bytes": downlink,
         }

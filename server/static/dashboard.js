@@ -107,6 +107,8 @@ function draw() {
   Plotly.react("chart-reports", [
     line("reports", x, rows.map((row) => row.reports), "accent", { line: { shape: "hv", width: 1.6 } }),
     line("dropped", x, rows.map((row) => row.dropped), "second", { line: { shape: "hv", width: 1.6 } }),
+    ...(rows.some((row) => row.refused)
+      ? [line("refused", x, rows.map((row) => row.refused ?? 0), "third", { line: { shape: "hv", width: 1.6 } })] : []),
   ], layout({ yaxis: { tickformat: "d", nticks: 6 } }), config);
 }
 
@@ -165,6 +167,7 @@ function showStatus(status) {
   set("down-note", "models fetched by phones");
 
   const { enrolled, dropped, ...phones } = status.phones;
+  const stale = [...rounds.values()].at(-1)?.staleness; // in asynchronous rounds
   phones.resting = Math.max(0, enrolled - phones.training - phones.reported - phones.waiting);
   set("enrolled", count(enrolled));
   $("phones").replaceChildren(...STATES.filter((state) => phones[state]).map((state) => {
@@ -175,6 +178,8 @@ function showStatus(status) {
   pairs("phones-legend", [
     ...STATES.map((state) => [state, count(phones[state]), "", state]),
     ["dropped last round", count(dropped), "", "dropped last round"],
+    ...(totals.refused ? [["refused reports so far", count(totals.refused), "", "refused"]] : []),
+    ...(stale === null || stale === undefined ? [] : [["versions behind, last round's mean", stale.toFixed(1), "", "stale"]]),
   ]);
   const model = status.model;
   pairs("model", [

@@ -18,6 +18,8 @@ def row(number, **changes):
         "version": number + 1,
         "reports": 4,
         "dropped": 1,
+        "refused": 0,
+        "staleness": None,
         "tokens": 100,
         "train_loss": 5.0 - number,
         "recall_top1": None,
@@ -102,6 +104,15 @@ def test_a_report_is_one_page_that_fetches_nothing(folder, rows):
     assert "kbdfl run a.run" in page.text
     assert f"{summarise(rows)['committed']} of {len(rows)}" in page.text
     assert "<b>logs</b>.jsonl" in page.text  # shown as written, not as a tag
+
+
+def test_staleness_is_plotted_where_there_is_any(folder):
+    folder.add_row(row(0))
+    write_report(folder)
+    assert "Staleness" not in (folder.path / "report.html").read_text("utf-8")
+    folder.add_row(row(1, staleness=0.5))
+    write_report(folder)
+    assert "Staleness" in (folder.path / "report.html").read_text("utf-8")
 
 
 def test_a_report_plots_what_the_rows_say(folder):
