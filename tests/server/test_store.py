@@ -155,7 +155,9 @@ def test_a_recall_that_comes_late_is_seen_by_a_reader_who_polls(reopen):
 def test_totals_add_up(reopen):
     store = reopen()
     store.save(result(0, 1), params(1), state(1))
-    store.save(result(1, 1, status="abandoned", reports=0, dropped=5, refused=2, uplink_bytes=0), params(1), state(1))
+    store.save(
+        result(1, 1, status="abandoned", reports=0, dropped=5, refused=2, uplink_bytes=0), params(1), state(1)
+    )
     assert store.totals() == {
         "committed": 1,
         "abandoned": 1,
