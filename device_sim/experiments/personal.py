@@ -25,7 +25,7 @@ from kbdfl.errors import DataError
 from kbdfl.metrics import evaluation_set, recall
 
 CANDIDATES = 1_000  # of the sampled softmax
-SHARED_RATE, WARM_RATE = 0.015, 0.003  # of a fresh model, and of one that has learned from public text
+SHARED_RATE, WARM_RATE = 0.015, 0.006  # of a fresh model, and of one that has learned from public text
 EARLIER = 0.7  # of the messages that a phone keeps
 FEWEST = 20  # messages of a user who is asked
 SHARED = "shared model"
