@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from kbdfl.errors import ConfigError
 
+STALEST = 10_000  # versions: for so many the counted reports are remembered, to know them again
+
 
 @dataclass(frozen=True, slots=True)
 class Synchronous:
@@ -39,8 +41,8 @@ class FedBuff:
     def __post_init__(self) -> None:
         if self.concurrency < 1:
             raise ConfigError(f"concurrency must be >= 1, got {self.concurrency}")
-        if self.max_staleness < 0:
-            raise ConfigError(f"max_staleness must be >= 0, got {self.max_staleness}")
+        if not 0 <= self.max_staleness <= STALEST:
+            raise ConfigError(f"max_staleness must lie in [0, {STALEST}], got {self.max_staleness}")
         if not 0 <= self.exponent < float("inf"):
             raise ConfigError(f"exponent must be >= 0 and finite, got {self.exponent}")
 

@@ -31,7 +31,8 @@ def test_the_scale_of_the_paper_is_the_reciprocal_root_of_one_and_the_staleness(
     ("field", "value", "message"),
     [
         ("concurrency", 0, "concurrency must be >= 1, got 0"),
-        ("max_staleness", -1, "max_staleness must be >= 0, got -1"),
+        ("max_staleness", -1, r"max_staleness must lie in \[0, 10000\], got -1"),
+        ("max_staleness", 10**20, r"max_staleness must lie in \[0, 10000\], got 1000"),
         ("exponent", -0.5, r"exponent must be >= 0 and finite, got -0\.5"),
         ("exponent", float("inf"), "exponent must be >= 0 and finite, got inf"),
         ("exponent", float("nan"), "exponent must be >= 0 and finite, got nan"),
