@@ -11,6 +11,7 @@ import numpy as np
 CAPACITY = 1 << 18  # phones; with their names some 50 MB
 TIERS = 16  # phones that state yet another one count as unstated
 OUTCOMES = 9  # of a tier: its expectation is their median, so four odd ones do not move it
+LONGEST_S = 1e30  # that a phone is expected to take: far beyond any, and a number
 HALF_LIFE = 100  # epochs after which having been seen counts half
 NEVER = -(1 << 30)  # a round so long ago that no rule looks back to it
 
@@ -148,7 +149,7 @@ class Roster:
             if not duration_s <= before_s or np.isnan(
                 table["utility"][row]
             ):  # nan where there is no `before`
-                table["duration_s"][row] = np.fmax(duration_s, 2 * before_s)
+                table["duration_s"][row] = np.fmin(np.fmax(duration_s, 2 * before_s), LONGEST_S)
             self.tier(row).missed(float(duration_s))
         table["since_s"][row] = np.nan
 

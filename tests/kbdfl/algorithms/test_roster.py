@@ -42,6 +42,14 @@ def test_a_phone_that_missed_its_round_is_expected_to_take_twice_as_long_and_no_
     assert row_of(roster, "a")["duration_s"] == 2.0  # until it is seen to be quick
 
 
+def test_what_a_phone_is_expected_to_take_stays_a_number_however_often_it_missed():
+    roster = Roster()
+    for round in range(200):
+        roster.assign("a", 60.0 * round, round=round)
+        roster.missed("a", 60.0 * round + 50.0)
+    assert 1e29 < row_of(roster, "a")["duration_s"] < inf
+
+
 def test_a_missed_round_that_was_over_before_the_phone_was_expected_says_nothing_of_it():
     roster = Roster()
     for now in (0.0, 100.0):
