@@ -34,6 +34,7 @@ from kbdfl.text import PackedBatches
 from kbdfl.wire import decode_model, encode_model
 
 LONGEST_LULL_S = 7 * DAY_S  # nobody was given an assignment for so long: nobody ever will be
+FUTILE = 20  # assignments a phone, in a row, that no report came of: none ever will
 
 
 class Simulation:
@@ -74,6 +75,8 @@ class Simulation:
         self._now = 0.0
         self._ask_s = 0.0  # when phones check in next
         self._lull_s = 0.0  # since when nobody was given an assignment
+        self._in_vain = 0  # assignments since a report was last counted
+        self._futile = FUTILE * len(population) / (1 - settings.dropout)
         self._out: dict[str, float] = {}  # phones that the coordinator counts on, and until when it does
         self._waiting: dict[str, float] = {}  # phones that were told to wait, until when
         self._received: tuple[int, Received] | None = None
@@ -124,6 +127,7 @@ class Simulation:
             closed = c.report(job.device, frame, self._now).closed
             self.controls[job.device].settle()
             self.counted[job.device] += 1
+            self._in_vain = 0
         except TooStale:
             closed = None
         if self._asynchronous:
@@ -172,6 +176,11 @@ class Simulation:
                 again_s = min(again_s, self._waiting[name])
                 continue
             self._lull_s = self._now
+            self._in_vain += 1
+            if self._asynchronous and self._in_vain > self._futile:  # a round that never fills never ends
+                raise DataError(
+                    f"no phone reported within its {assignment.deadline_s:g} s: {self._in_vain - 1} tried in a row"
+                )
             # One step of float64 later: (now + deadline) - now is often a little less than the deadline.
             self._out[name] = nextafter(self._now + assignment.deadline_s, inf)
             job = self._job(name, assignment, sentences)

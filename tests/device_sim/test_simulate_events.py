@@ -142,6 +142,12 @@ def test_a_fleet_that_is_never_free_is_refused(play, hardware, algorithm):
         play(algorithm=algorithm)
 
 
+def test_asynchronous_phones_that_are_all_too_slow_are_refused_and_not_asked_for_ever(play, hardware):
+    hardware(lambda name: Device(bytes_per_s=1.0))
+    with pytest.raises(DataError, match=r"no phone reported within its 20 s: \d+ tried in a row"):
+        play(algorithm=asynchronous())
+
+
 def test_an_asynchronous_phone_that_drops_out_gives_up_its_place_at_its_deadline(play):
     rows, _ = play(
         rule={"rounds": 10, "cohort": 2, "deadline_s": 5.0},
