@@ -21,7 +21,7 @@ SANITIZE := KBDFL_SANITIZE=address,undefined,float-cast-overflow
 SANITIZED := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so)
 
-.PHONY: help install demo test asan asan-plain portable lint format bench clean
+.PHONY: help install demo test asan asan-plain portable lint format bench experiments clean
 
 help:
 	@echo "make demo      phones type, the fleet learns, the keyboard predicts (ARGS='--quick', '--no-serve --json')"
@@ -29,6 +29,7 @@ help:
 	@echo "make asan      the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make portable  the kernels' tests without run-time dispatch, and with clang where there is one"
 	@echo "make lint      ruff"
+	@echo "make experiments  every comparison of docs/experiments.md, ten minutes each (ARGS=--quick: one)"
 	@echo "make bench     training and the codec's kernels beside their peers (ARGS='--json')"
 
 install: $(STAMP)
@@ -71,6 +72,11 @@ lint: install
 
 format: install
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+experiments: install
+	@for name in compare-server-rules heterogeneity async selection central-gap silos personalise warm-start; do \
+		$(BIN)/kbdfl experiment $$name $(ARGS) || exit; \
+	done
 
 bench: install
 	@$(BIN)/kbdfl bench client $(ARGS)
