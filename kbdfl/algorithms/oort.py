@@ -38,6 +38,8 @@ def system_utility(duration_s: np.ndarray, *, preferred_s: float, penalty: float
 def relaxed(utilities: Sequence[float], window: int) -> int:
     """How often the pacer has let go: windows of rounds whose utilities sum up to less than those of the one before."""
     whole = len(utilities) // window
+    if whole < 2:
+        return 0
     sums = np.reshape(utilities[: whole * window], (whole, window)).sum(axis=1)
     return int((sums[1:] < sums[:-1]).sum())
 

@@ -81,6 +81,7 @@ def test_the_pacer_lets_go_once_for_each_window_that_is_worth_less_than_the_one_
     assert relaxed([9, 9, 1, 1], 2) == 1
     assert relaxed([9, 9, 1, 1, 1, 1], 2) == 1  # as much is not less
     assert relaxed([9, 9, 1, 1, 5, 5, 4, 4, 3, 3], 2) == 3
+    assert relaxed([9, 9, 1], 10**30) == 0
 
 
 def test_exploration_decays_to_its_least():
