@@ -68,7 +68,7 @@ class Oort:
     step               by which the pacer raises that quantile
     window             W: the rounds that the pacer sums utilities over
     most_parts         phones that were selected more often come last; 0 = however often
-    min_separation     a phone is counted at most once in so many rounds; 0 = once in each
+    min_separation     a phone is counted at most once in so many rounds; 0 = once an assignment
 
     Biased on purpose: to phones with much text that the model predicts badly, be that new language, noise or a
     lie about the loss (clipped, and never worth more than CLIP of all), and against slow or unreliable phones and

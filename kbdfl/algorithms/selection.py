@@ -23,7 +23,7 @@ def _check_separation(rounds: int) -> None:
 class Uniform:
     """First come, first served; phones check in at random moments (Bonawitz et al. 2019, arXiv 1902.01046).
 
-    min_separation  a phone is counted at most once in so many rounds; 0 = once in each, and nothing is kept
+    min_separation  a phone is counted at most once in so many rounds; 0 = once an assignment, and nothing is kept
 
     The separation bounds how often a phone takes part, which privacy without amplification by sampling is accounted
     with (Kairouz et al. 2021, arXiv 2103.00039; Xu et al. 2023, arXiv 2305.18465). Biased to phones that check in
@@ -46,7 +46,7 @@ class DeadlineAware:
 
     target_s        seconds from assignment to report that a tier may take; below the round's deadline
     retry_rounds    a slower tier is tried with one phone in so many rounds: what was slow need not be so for ever
-    min_separation  a phone is counted at most once in so many rounds; 0 = once in each
+    min_separation  a phone is counted at most once in so many rounds; 0 = once an assignment
 
     A phone states its tier, and nothing else is believed: what a tier takes is the median of what the server
     saw. The target grows by the time that a place stays empty, since waiting costs as much as a slow phone does.
@@ -76,7 +76,7 @@ class DeadlineAware:
 class AvailabilityAware:
     """The phones that are there least often first (REFL's IPS, Abdelmoniem et al. 2022, arXiv 2111.01108).
 
-    min_separation  a phone is counted at most once in so many rounds; 0 = once in each
+    min_separation  a phone is counted at most once in so many rounds; 0 = once an assignment
 
     Those that are always there can be had later; so more people are heard. Biased to newcomers and rare guests,
     who also drop out more often, and whoever checks in under ever new names is one. The paper's phones predict

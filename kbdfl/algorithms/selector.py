@@ -30,7 +30,9 @@ class Selector:
         self._lately_s = deadline_s + self._patience_s
         self._roster = None if rule == Uniform() else Roster(epoch_s=self._patience_s)
         self._invited: dict[str, float] = {}  # when; the one that lapses first stands first
-        self._empty_s: float | None = None  # since when a place has been asked for in vain
+        self._empty_s: float | None = (
+            None  # since when in this round a place has been free that was asked for
+        )
 
     def seen(self, device: str, now: float, *, tier: str) -> None:
         """A phone checks in; `tier` is its own word."""
@@ -46,7 +48,8 @@ class Selector:
         if not self._fits(self._roster, device, now, round=round, free=free):
             return False
         self._roster.assign(device, now, round=round)
-        self._empty_s = None
+        if free == 1:
+            self._empty_s = None
         return True
 
     def _fits(self, roster: Roster, device: str, now: float, *, round: int, free: int) -> bool:
@@ -66,13 +69,11 @@ class Selector:
         """The phone's report was counted in `round`."""
         if self._roster is not None:
             self._roster.counted(device, now, round=round, utility=utility)
-            self._empty_s = None
 
     def missed(self, device: str, now: float) -> None:
         """The phone's report is not waited for any more."""
         if self._roster is not None:
             self._roster.missed(device, now)
-            self._empty_s = None
 
     def closed(self, now: float) -> None:
         """A round is over."""

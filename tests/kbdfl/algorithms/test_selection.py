@@ -303,3 +303,22 @@ def test_a_round_fills_while_enough_phones_poll(rule, living, dead, places, slow
 def test_a_setting_out_of_range_is_refused_by_name(kind, field, value):
     with pytest.raises(ConfigError, match=f"^{field} must .*, got {value}$"):
         kind(**{field: value})
+
+
+def test_a_place_that_stays_empty_lets_slow_tiers_in_however_often_quick_phones_report():
+    desk = selector(DeadlineAware(target_s=5.0, retry_rounds=1_000))
+    desk.seen("old 1", 0.0, tier="old")
+    assert desk.admit("old 1", 0.0, round=0, free=9)
+    desk.counted("old 1", 50.0, round=0, utility=1.0)
+    desk.closed(50.0)
+    admitted_s = None
+    for second in range(50, 150):
+        now = float(second)
+        desk.seen("quick", now, tier="quick")
+        if desk.admit("quick", now, round=second, free=9):
+            desk.counted("quick", now + 0.5, round=second, utility=1.0)
+        desk.seen("old 2", now + 0.7, tier="old")
+        if desk.admit("old 2", now + 0.7, round=second, free=9):
+            admitted_s = now
+            break
+    assert admitted_s == 50 + 45  # when the target and the time that places were empty are its 50 seconds
