@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil
 
 from kbdfl.device_sim.experiments.data import Data, Part
@@ -37,22 +38,27 @@ class BackOff:
     public: float | None = None
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
-        """Nothing is drawn: all seeds come to the same."""
-        started, vocabulary = time.perf_counter(), data.vocabulary
-        texts = list(_words(data.phones_text(), vocabulary))
-        if self.public is not None:
-            own, public = sum(map(len, texts)), list(_words(data.public_text(), vocabulary))
-            times = ceil(self.public * sum(map(len, public)) / max(own, 1))
-            texts = public + texts * max(times, 1)
-        trigram = Trigram.train(texts, words=vocabulary.tokens[len(SPECIALS) :])
-        shape = preset(data.preset)
-        return _Counted(
-            models=(),
-            config=CifgConfig(len(vocabulary), shape.embed, shape.hidden),
-            tokens=sum(map(len, texts)),
-            wall_s=time.perf_counter() - started,
-            trigram=trigram,
-        )
+        """Nothing is drawn, so all seeds come to the same and are counted once."""
+        return _counted(data, self.public)
+
+
+@lru_cache(maxsize=8)
+def _counted(data: Data, public: float | None) -> _Counted:
+    started, vocabulary = time.perf_counter(), data.vocabulary
+    texts = list(_words(data.phones_text(), vocabulary))
+    if public is not None:
+        own, others = sum(map(len, texts)), list(_words(data.public_text(), vocabulary))
+        times = ceil(public * sum(map(len, others)) / max(own, 1))
+        texts = others + texts * max(times, 1)
+    trigram = Trigram.train(texts, words=vocabulary.tokens[len(SPECIALS) :])
+    shape = preset(data.preset)
+    return _Counted(
+        models=(),
+        config=CifgConfig(len(vocabulary), shape.embed, shape.hidden),
+        tokens=sum(map(len, texts)),
+        wall_s=time.perf_counter() - started,
+        trigram=trigram,
+    )
 
 
 def _words(sentences: Iterable[list[int]], vocabulary: Vocabulary) -> Iterable[list[str]]:
