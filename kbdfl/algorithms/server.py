@@ -133,8 +133,8 @@ class _Adaptive(_Scheduled):
 class FedAdagrad(_Adaptive):
     """v <- v + d^2: steps shrink by themselves (arXiv 2003.00295); beta1 = 0 is plain Adagrad."""
 
-    learning_rate: float = 0.03
-    final_learning_rate: float = 0.003
+    learning_rate: float = 0.1
+    final_learning_rate: float = 0.01
     beta1: float = 0.0
 
     def second_moment(self, v: np.ndarray, square: np.ndarray) -> np.ndarray:
