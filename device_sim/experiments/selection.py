@@ -30,8 +30,8 @@ UNIFORM = "uniform"
 RULES: dict[str, dict[str, Selection]] = {
     UNIFORM: {"separation 0": Uniform(), "separation 3": Uniform(min_separation=3)},
     "available": {"separation 0": AvailabilityAware(), "separation 3": AvailabilityAware(min_separation=3)},
-    "deadline": {f"target {seconds:g} s": DeadlineAware(target_s=seconds) for seconds in (2.0, 5.0, 10.0)},
-    "oort": {f"penalty {penalty:g}": Oort(penalty=penalty) for penalty in (0.5, 1.0, 2.0)},
+    "deadline": {f"target {seconds:g} s": DeadlineAware(target_s=seconds) for seconds in (5.0, 10.0, 20.0)},
+    "oort": {f"penalty {penalty:g}": Oort(penalty=penalty) for penalty in (0.25, 0.5, 2.0)},
 }
 CANDIDATES = 1_000  # of the sampled softmax
 SHARE = 0.95  # of the recall that uniform selection ends with is the target
