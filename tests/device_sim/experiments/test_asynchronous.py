@@ -58,8 +58,21 @@ def test_no_side_has_more_phones_at_once_and_all_count_as_many_reports():
 
 def test_figures_are_ratios_seed_by_seed(study):
     assert figures(study) == pytest.approx(
-        {"speedup": 3.0, "speedup_low": 2.0, "speedup_high": 4.0, "trips_ratio": 2.5}
+        {
+            "speedup": 3.0,
+            "speedup_low": 2.0,
+            "speedup_high": 4.0,
+            "speedup_to_90_percent": 3.0,
+            "trips_ratio": 2.5,
+        }
     )
+
+
+def test_an_earlier_target_may_be_reached_where_the_later_one_is_not(study):
+    low = [replace(one, curve=learnt((0, 1), (0, 100), (0.1, 0.185))) for one in study.of(FEDBUFF)]
+    found = figures(Study([], [*study.of(SYNCHRONOUS), *low]))
+    assert found["speedup"] == 0.0
+    assert found["speedup_to_90_percent"] == pytest.approx(4 * 0.8 / (0.08 / 0.085))
 
 
 def test_the_table_says_hours_and_trips_to_the_target(study):
