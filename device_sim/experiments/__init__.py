@@ -23,7 +23,8 @@ from kbdfl.errors import ConfigError
 class Experiment:
     """`settings(rounds=, quick=)` are compared; `figures` are the numbers that answer the question.
 
-    `choose` says which value of a method is its best on validation users, `columns` what else a table should show.
+    `choose` says which value of a method is its best on validation users, `columns` what else a table should show,
+    `axis` over what learning curves are plotted.
     `public` says whether it has a use for public text that everyone may read: "never", "if given" or "always".
     """
 
@@ -34,6 +35,7 @@ class Experiment:
     figures: Callable[[Study], dict[str, float]]
     choose: Choose = by_recall
     columns: Callable[[Study], Columns] = lambda _: {}
+    axis: str = "tokens"
     public: str = "never"
 
     def public_text(self, asked: str | None, *, logs: str) -> str | None:
@@ -83,7 +85,7 @@ EXPERIMENTS = {
     ),
     "heterogeneity": Experiment(
         "what FedProx and SCAFFOLD gain where phones differ in text and in speed",
-        80,
+        100,
         6,
         heterogeneity.settings,
         heterogeneity.figures,
@@ -105,6 +107,7 @@ EXPERIMENTS = {
         asynchronous.figures,
         choose=asynchronous.choose,
         columns=asynchronous.columns,
+        axis="hours",
     ),
     "selection": Experiment(
         "how soon each way to select phones reaches the recall of taking whoever comes, and whom it leaves out",
@@ -114,5 +117,6 @@ EXPERIMENTS = {
         selection.figures,
         choose=selection.choose,
         columns=selection.columns,
+        axis="hours",
     ),
 }

@@ -30,7 +30,7 @@ REGIMES = ("natural users", "by topic")
 RULES = ("fedavg", "fedprox", "scaffold")
 RATES = (6.0, 12.0, 24.0)  # of the local steps of FedAvg and SCAFFOLD, with gradients clipped to norm 1
 PROXIMAL = (0.0, 0.001, 0.01)  # FedProx's mu, at the middle one of these rates
-ROUNDS = RoundRule(cohort=10, over_selection=1.0, min_reports=1, deadline_s=6.0)
+ROUNDS = RoundRule(cohort=10, over_selection=1.0, min_reports=1, deadline_s=4.0)
 
 
 def natural(data: Data) -> Population:

@@ -112,8 +112,13 @@ def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
     return [line(head), f"|{'|'.join(rule)}|", *map(line, body)]
 
 
-def write_results(folder: Path, document: dict[str, Any], study: Study, columns: Columns) -> None:
-    """Fill `folder`, which exists; results.json holds `document`, and all that was tried and run."""
+def write_results(
+    folder: Path, document: dict[str, Any], study: Study, *, columns: Columns, axis: str
+) -> None:
+    """Fill `folder`, which exists; results.json holds `document`, and all that was tried and run.
+
+    Learning curves are plotted over their `axis`: tokens, rounds, hours or trips.
+    """
     whole = document | {
         "table": rows(study),
         "columns": columns,
@@ -122,11 +127,12 @@ def write_results(folder: Path, document: dict[str, Any], study: Study, columns:
     }
     (folder / "results.json").write_text(json.dumps(whole, indent=1) + "\n", "utf-8")
     (folder / "table.md").write_text(table(study, columns), "utf-8")
-    judged, learned = _plots(study)
+    judged, learned = _plots(study, axis)
+    question = document["question"]
     page = _PAGE.format(
         title=html.escape(f"kbdfl experiment {document['experiment']}"),
         subtitle=html.escape(
-            f"{document['question'].capitalize()}? {document['preset']}, {document['logs']}"
+            f"{question[:1].upper()}{question[1:]}? {document['preset']}, {document['logs']}"
         ),
         judged=judged,
         learned=learned,
@@ -135,7 +141,7 @@ def write_results(folder: Path, document: dict[str, Any], study: Study, columns:
     (folder / "plot.html").write_text(page, "utf-8")
 
 
-def _plots(study: Study) -> tuple[str, str]:
+def _plots(study: Study, axis: str) -> tuple[str, str]:
     """Bars of the methods on held-out users, and their learning curves on validation users."""
     import plotly.graph_objects as go
 
@@ -155,7 +161,7 @@ def _plots(study: Study) -> tuple[str, str]:
         for number, run in enumerate(study.of(method)):
             if run.curve:
                 learned.add_scatter(
-                    x=[point["tokens"] for point in run.curve],
+                    x=[point[axis] for point in run.curve],
                     y=[point["recall_top1"] for point in run.curve],
                     name=method,
                     legendgroup=method,
@@ -163,7 +169,7 @@ def _plots(study: Study) -> tuple[str, str]:
                     mode="lines+markers",
                     line={"color": _COLOURS[study.methods.index(method) % len(_COLOURS)]},
                 )
-    learned.update_xaxes(title="tokens")
+    learned.update_xaxes(title="virtual hours" if axis == "hours" else axis)
     return _drawn(judged, "plot-judged", first=True), _drawn(learned, "plot-learned", first=False)
 
 

@@ -1,13 +1,13 @@
 """Values are chosen on validation users, reported on held-out ones, and nothing is trained twice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 
-from kbdfl.device_sim.experiments.report import rows, table
+from kbdfl.device_sim.experiments.report import rows, table, write_results
 from kbdfl.device_sim.experiments.settings import Trained
-from kbdfl.device_sim.experiments.study import carry_out
+from kbdfl.device_sim.experiments.study import Run, Study, Tried, carry_out
 
 
 class Answers(Trained):
@@ -102,3 +102,15 @@ def test_the_table_is_markdown_whose_lines_are_of_one_width(study):
         assert len({line.count("|") for line in block}) == 1
     assert "32.00 (30.00–34.00)" in table(study)
     assert np.isfinite(study.mean("b"))
+
+
+@pytest.mark.parametrize(("axis", "title"), [("tokens", '"tokens"'), ("hours", '"virtual hours"')])
+def test_learning_curves_are_plotted_over_the_axis_that_was_asked_for(tmp_path, axis, title):
+    curve = [{"tokens": 7, "hours": 0.5, "recall_top1": 0.1, "recall_top3": 0.2}]
+    study = Study([], [Run("FedBuff", "-", 0, 0.1, 0.2, 7, 1.0, curve, {})])
+    tried = [Tried("FedBuff", "-", 0.1, 0.2, curve, {}, True)]
+    document = {"experiment": "async", "question": "how soon FedBuff is", "preset": "small", "logs": "chat"}
+    write_results(tmp_path, document, replace(study, tried=tried), columns={}, axis=axis)
+    page = (tmp_path / "plot.html").read_text("utf-8")
+    assert title in page
+    assert "How soon FedBuff is? small, chat" in page
