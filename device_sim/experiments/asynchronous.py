@@ -18,14 +18,12 @@ AT_ONCE = 130  # phones that may train at a time
 OVER_SELECTION = 1.3
 BUFFER = 10
 # Server rates by cohort: the more reports a step has, the longer it may be.
-SYNCHRONOUS = ((30, 0.03), (60, 0.05), (100, 0.04), (100, 0.06))
+SYNCHRONOUS = ((30, 0.03), (60, 0.05), (100, 0.04), (100, 0.06), (100, 0.09))
 BUFFERED = (0.0075, 0.015, 0.03)
 # Over-selection lets go of the slowest quarter of every cohort, this of the slowest sixth of all assignments.
 DEADLINE_S = 10.0
 # Stale updates go on in old directions, which is a momentum of its own (Mitliagkas et al. 2016, arXiv 1605.09774).
 BETA1 = 0.5
-# Time is what is compared: FedBuff's runs count so many times the reports of the others, in half of their hours.
-MORE = 1.6
 CANDIDATES = 1_000  # of the sampled softmax
 SHARE = 0.95  # of the recall that synchronous training ends with is the target
 EARLIER = 0.9  # and an earlier one
@@ -35,9 +33,9 @@ METHODS = ("synchronous", "fedbuff")
 
 
 def settings(*, rounds: int, quick: bool) -> list[Setting]:
-    """Cohorts with their rates, which count as many reports as `rounds` buffers hold, and FedBuff's rates."""
+    """Cohorts with their rates, and FedBuff's rates. All runs count as many reports as `rounds` of FedBuff."""
     client = ClientRule(candidates=CANDIDATES)
-    reports, versions = rounds * BUFFER, round(rounds * MORE)
+    reports = rounds * BUFFER
     return [
         *(
             Federated(
@@ -57,10 +55,10 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
                 f"server rate {rate:g}",
                 Algorithm(
                     client=client,
-                    server=FedAdam(rate, rate / 10, versions, beta1=BETA1),
+                    server=FedAdam(rate, rate / 10, rounds, beta1=BETA1),
                     mode=FedBuff(concurrency=AT_ONCE, max_staleness=100),
                 ),
-                versions,
+                rounds,
                 points=POINTS,
                 rule=RoundRule(cohort=BUFFER, deadline_s=DEADLINE_S),
                 speeds=SPEEDS,

@@ -9,7 +9,6 @@ from kbdfl.device_sim.experiments import asynchronous
 from kbdfl.device_sim.experiments.asynchronous import (
     AT_ONCE,
     METHODS,
-    MORE,
     SHARE,
     choose,
     columns,
@@ -46,16 +45,15 @@ def study():
     )
 
 
-def test_no_side_has_more_phones_at_once_and_each_side_counts_as_many_reports():
+def test_no_side_has_more_phones_at_once_and_all_count_as_many_reports():
     for setting in settings(rounds=60, quick=False):
         if setting.method == SYNCHRONOUS:
             assert setting.rule.selected <= AT_ONCE
         else:
             assert setting.algorithm.mode.concurrency == AT_ONCE
-        reports = 600 if setting.method == SYNCHRONOUS else 600 * MORE
-        assert reports <= setting.rounds * setting.rule.cohort < reports + setting.rule.cohort
+        assert 600 <= setting.rounds * setting.rule.cohort < 600 + setting.rule.cohort
         assert setting.algorithm.server.decay_rounds == setting.rounds
-    assert max(setting.rule.selected for setting in settings(rounds=60, quick=False)[:4]) == AT_ONCE
+    assert max(setting.rule.selected for setting in settings(rounds=60, quick=False)[:5]) == AT_ONCE
 
 
 def test_figures_are_ratios_seed_by_seed(study):
@@ -105,7 +103,7 @@ def test_the_value_that_has_the_best_synchronous_recall_soonest_is_chosen():
 
 def test_a_run_on_phones_of_heavy_tailed_speeds_has_hours_and_trips(data, monkeypatch):
     monkeypatch.setattr(asynchronous, "AT_ONCE", 20)
-    buffered = settings(rounds=5, quick=True)[-1]
+    buffered = settings(rounds=8, quick=True)[-1]
     curve = replace(buffered, points=4).train(data, seed=1, workers=2).curve(data.validation)
     assert [point["rounds"] for point in curve] == [2, 4, 6, 8]
     assert 0 < curve[0]["hours"] < curve[-1]["hours"] < inf
