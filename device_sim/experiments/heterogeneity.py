@@ -28,7 +28,7 @@ TOPICS = 10
 SPLIT_SEED = 0  # phones and their messages are the same in all runs
 REGIMES = ("natural users", "by topic")
 RULES = ("fedavg", "fedprox", "scaffold")
-RATES = (6.0, 12.0, 24.0)  # of the local steps of FedAvg and SCAFFOLD, with gradients clipped to norm 1
+RATES = (5.0, 10.0, 20.0)  # of the local steps of FedAvg and SCAFFOLD, with gradients clipped to norm 1
 PROXIMAL = (0.0, 0.001, 0.01)  # FedProx's mu, at the middle one of these rates
 ROUNDS = RoundRule(cohort=10, over_selection=1.0, min_reports=1, deadline_s=4.0)
 
