@@ -28,9 +28,7 @@ from kbdfl.text import PackedBatches
 NAMES = tuple(f"organisation {number}" for number in range(1, 9))
 SPLIT_SEED = 0  # the organisations are the same in all runs, as are the words that are asked
 JOINT = "joint"
-MESSAGES = (
-    128  # of an organisation in a round, some 1,200 words: many short rounds learn more than few long ones
-)
+MESSAGES = 128  # of an organisation in a round, some 1,200 words: many short rounds learn more than few long
 CANDIDATES = 1_000  # of the sampled softmax
 JOINT_RATES = (0.015, 0.03, 0.06)
 RATES_ALONE = (0.004, 0.006, 0.009)  # at 0.012 some seeds of some organisations come to nothing
