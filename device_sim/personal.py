@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from kbdfl.algorithms import ClientRule
 from kbdfl.device_sim.runtime import has_known_word
 from kbdfl.errors import ConfigError
 from kbdfl.kernels.score import score
@@ -24,7 +25,7 @@ from kbdfl.rng import stream
 from kbdfl.text import pack, training_batches
 
 CHECKED = 0.1  # of a phone's messages, the newest, check what the others taught
-BATCH_SIZE, MAX_WORDS, CLIP_NORM = 16, 30, 1.0  # as the shared model is trained
+SHARED = ClientRule()  # as the shared model is trained, but for the rate and the epochs
 
 Sentences = Sequence[Sequence[int]]
 
@@ -94,8 +95,9 @@ class OutputBias:
     def tuned(self, shared: np.ndarray, config: CifgConfig, sentences: Sentences, *, seed: int) -> np.ndarray:
         """As `Rule.tuned`; nothing is drawn."""
         typed, surplus = np.zeros(config.vocab), np.zeros(config.vocab)
-        for start in range(0, len(sentences), BATCH_SIZE):
-            batch = pack([[sentence[: MAX_WORDS + 2] for sentence in sentences[start : start + BATCH_SIZE]]])
+        for start in range(0, len(sentences), SHARED.batch_size):
+            some = sentences[start : start + SHARED.batch_size]
+            batch = pack([[sentence[: SHARED.max_words + 2] for sentence in some]])
             targets = batch.targets[batch.targets >= SPECIAL_TOKENS]
             if len(targets):
                 arrays = {"inputs": batch.inputs, "targets": batch.targets, "active": batch.active}
@@ -139,9 +141,9 @@ def _sgd(
 ) -> np.ndarray:
     batches = training_batches(
         sentences,
-        batch_size=BATCH_SIZE,
+        batch_size=SHARED.batch_size,
         epochs=rule.epochs,
-        max_words=MAX_WORDS,
+        max_words=SHARED.max_words,
         random=stream(seed, "personal"),
     )
     delta, _, _, _ = local_sgd(
@@ -149,7 +151,7 @@ def _sgd(
         **config.dims,
         **batches.arrays,
         learning_rate=rule.learning_rate,
-        clip_norm=CLIP_NORM,
+        clip_norm=SHARED.clip_norm,
         proximal=pull,
     )
     return shared + delta

@@ -13,7 +13,7 @@ import numpy as np
 
 from kbdfl.algorithms import Algorithm, ClientRule, FedAvg
 from kbdfl.device_sim.experiments.data import Data, Selected
-from kbdfl.device_sim.experiments.settings import Federated, Setting, Trained
+from kbdfl.device_sim.experiments.settings import Around, Federated, Setting, Trained
 from kbdfl.device_sim.experiments.study import Study
 from kbdfl.device_sim.experiments.topics import EVERYTHING, Regrouped, find_topics
 from kbdfl.device_sim.population import Population
@@ -64,24 +64,14 @@ def _phones(data: Data) -> dict[str, Population]:
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class Split(Around):
     """A federated setting on the phones of one regime."""
 
     regime: str
-    federated: Federated
-
-    @property
-    def method(self) -> str:
-        return self.federated.method
-
-    @property
-    def value(self) -> str:
-        return self.federated.value
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
-        return self.federated.train(
-            replace(data, population=_phones(data)[self.regime]), seed=seed, workers=workers
-        )
+        phones = _phones(data)[self.regime]
+        return self.inner.train(replace(data, population=phones), seed=seed, workers=workers)
 
 
 def method(rule: str, regime: str) -> str:
@@ -105,7 +95,6 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
     """Every rule at every value of its grid, on both kinds of phones."""
     return [
         Split(
-            regime,
             Federated(
                 method(rule, regime),
                 value,
@@ -114,6 +103,7 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
                 rule=ROUNDS,
                 speeds="heavy-tailed",
             ),
+            regime,
         )
         for regime in REGIMES
         for rule in RULES

@@ -4,7 +4,7 @@ Phones train the shared model on their earlier messages alone, so that nobody's 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import chain, islice
 
@@ -131,8 +131,7 @@ class Personal:
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         """Tokens, seconds and learning curve are the shared model's."""
         trained = _shared(self.rounds, self.quick, data, seed, workers)
-        kept = {field.name: getattr(trained, field.name) for field in fields(Trained)}
-        return _Personal(**kept, setting=self, data=data, seed=seed, workers=workers)
+        return trained.known_as(_Personal, setting=self, data=data, seed=seed, workers=workers)
 
 
 @lru_cache(maxsize=1)

@@ -4,7 +4,7 @@ Every rule but uniform selection passes phones over; whom, the table's last colu
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 from kbdfl.algorithms import (
     Algorithm,
@@ -19,7 +19,7 @@ from kbdfl.algorithms import (
 from kbdfl.device_sim.devices import make_device
 from kbdfl.device_sim.experiments.data import Data, Part
 from kbdfl.device_sim.experiments.report import Columns
-from kbdfl.device_sim.experiments.settings import Federated, Setting, Trained
+from kbdfl.device_sim.experiments.settings import Around, Federated, Setting, Trained
 from kbdfl.device_sim.experiments.study import Study, Tried
 from kbdfl.device_sim.experiments.timing import soonest, spoken, until
 from kbdfl.task import RoundRule
@@ -53,26 +53,16 @@ class Heard(Trained):
 
 
 @dataclass(frozen=True, slots=True)
-class Selecting:
+class Selecting(Around):
     """A federated setting whose models know whom they heard."""
 
-    federated: Federated
-
-    @property
-    def method(self) -> str:
-        return self.federated.method
-
-    @property
-    def value(self) -> str:
-        return self.federated.value
-
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
-        trained = self.federated.train(data, seed=seed, workers=workers)
+        trained = self.inner.train(data, seed=seed, workers=workers)
         tiers = {
             phone: make_device(seed, phone, speeds=SPEEDS, availability=AVAILABILITY).tier
             for phone in data.population.users
         }
-        return Heard(**{one.name: getattr(trained, one.name) for one in fields(trained)}, tiers=tiers)
+        return trained.known_as(Heard, tiers=tiers)
 
 
 def settings(*, rounds: int, quick: bool) -> list[Setting]:

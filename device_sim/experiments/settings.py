@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from kbdfl.text import PackedBatches, pack, training_batches
 POINTS = 5  # of a learning curve, unless a setting says otherwise
 _SHARDS = 2  # of a central step's batch: always so many, so that workers change no bit
 _NO_WORDS = "the training users' logs hold no word to learn"
+
+Kind = TypeVar("Kind", bound="Trained")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +62,10 @@ class Trained:
     wall_s: float
     points: tuple[Point, ...] = ()
     counted: Mapping[str, int] = field(default_factory=dict)
+
+    def known_as(self, kind: type[Kind], **more: Any) -> Kind:
+        """The same as a `kind` of it, with what that knows besides."""
+        return kind(**{field.name: getattr(self, field.name) for field in fields(Trained)} | more)
 
     def recall(self, part: Part) -> dict[str, float]:
         """recall_top1 and recall_top3, the mean over the models."""
@@ -98,6 +104,21 @@ class Setting(Protocol):
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         """The same bytes for the same data and seed, whatever the number of workers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """A setting around `inner`, in whose row of the table it stands."""
+
+    inner: Setting
+
+    @property
+    def method(self) -> str:
+        return self.inner.method
+
+    @property
+    def value(self) -> str:
+        return self.inner.value
 
 
 @dataclass(frozen=True, slots=True)

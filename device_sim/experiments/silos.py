@@ -5,7 +5,7 @@ EXAM, a joint model of twenty hospitals (Dayan et al. 2021, Nature Medicine 27),
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
 
@@ -14,8 +14,8 @@ import numpy as np
 from kbdfl.algorithms import Algorithm, ClientRule, FedAdam
 from kbdfl.device_sim.experiments.data import Data, Part, Selected
 from kbdfl.device_sim.experiments.report import Columns
-from kbdfl.device_sim.experiments.settings import Central, Federated, Point, Setting, Trained
-from kbdfl.device_sim.experiments.study import Study, Tried
+from kbdfl.device_sim.experiments.settings import Around, Central, Federated, Point, Setting, Trained
+from kbdfl.device_sim.experiments.study import Study, Tried, best_by
 from kbdfl.device_sim.experiments.topics import EVERYTHING, Regrouped, Topics, find_topics
 from kbdfl.device_sim.population import Population, drawn_sentences
 from kbdfl.device_sim.typing.records import Message
@@ -101,24 +101,15 @@ class _Judged(Trained):
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(Around):
     """One model of the organisations `names`; the validation users of these say where it should have stopped."""
 
-    training: Federated | Central
     names: tuple[str, ...]
-
-    @property
-    def method(self) -> str:
-        return self.training.method
-
-    @property
-    def value(self) -> str:
-        return self.training.value
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         found = silos(data)
         theirs = replace(data, population=found.population(self.names))
-        trained = self.training.train(theirs, seed=seed, workers=workers)
+        trained = self.inner.train(theirs, seed=seed, workers=workers)
         asked = [found.asked[data.validation][NAMES.index(name)] for name in self.names]
 
         def own_recall(point: Point) -> float:
@@ -126,9 +117,8 @@ class Shared:
                 np.mean([recall(point.params, trained.config, words)["recall_top1"] for words in asked])
             )
 
-        kept = {field.name: getattr(trained, field.name) for field in fields(Trained)}
-        kept["models"] = (max(trained.points, key=own_recall).params,)
-        return _Judged(**kept, silos=found)
+        best = max(trained.points, key=own_recall)
+        return trained.known_as(_Judged, models=(best.params,), silos=found)
 
 
 def settings(*, rounds: int, quick: bool) -> list[Setting]:
@@ -149,16 +139,8 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
 
 def choose(tried: list[Tried]) -> dict[str, Tried]:
     """Every organisation's best on its own validation users, the joint model's on those of all."""
-    best: dict[str, Tried] = {}
     own = {alone(name): name for name in NAMES}
-
-    def recall_top1(one: Tried) -> float:
-        return one.details[own[one.method]] if one.method in own else one.recall_top1
-
-    for one in tried:
-        if one.method not in best or recall_top1(one) > recall_top1(best[one.method]):
-            best[one.method] = one
-    return best
+    return best_by(tried, lambda one: one.details[own[one.method]] if one.method in own else one.recall_top1)
 
 
 def _on_own(study: Study, method: str, name: str) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from kbdfl.device_sim.experiments.data import Data
 from kbdfl.device_sim.experiments.settings import Setting, Trained
@@ -25,14 +26,19 @@ class Tried:
 Choose = Callable[[list[Tried]], dict[str, Tried]]
 
 
-def by_recall(tried: list[Tried]) -> dict[str, Tried]:
-    """Of every method the value with the best recall@1, among equals with the best recall@3."""
+def best_by(tried: Sequence[Tried], key: Callable[[Tried], Any]) -> dict[str, Tried]:
+    """Of every method the value with the greatest `key`, among equals the first."""
     best: dict[str, Tried] = {}
     for one in tried:
         before = best.get(one.method)
-        if before is None or (one.recall_top1, one.recall_top3) > (before.recall_top1, before.recall_top3):
+        if before is None or key(one) > key(before):
             best[one.method] = one
     return best
+
+
+def by_recall(tried: list[Tried]) -> dict[str, Tried]:
+    """Of every method the value with the best recall@1, among equals with the best recall@3."""
+    return best_by(tried, lambda one: (one.recall_top1, one.recall_top3))
 
 
 @dataclass(frozen=True, slots=True)

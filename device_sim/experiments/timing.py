@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import inf
 
-from kbdfl.device_sim.experiments.study import Tried
+from kbdfl.device_sim.experiments.study import Tried, best_by
 
 Curve = Sequence[Mapping[str, float]]
 
@@ -26,16 +26,7 @@ def until(curve: Curve, recall: float, *, count: str = "hours") -> float:
 
 def soonest(tried: Sequence[Tried], recall: float) -> dict[str, Tried]:
     """Of every method the value that has `recall` soonest, among those that never have it the one with the most."""
-    best: dict[str, Tried] = {}
-    for one in tried:
-        before = best.get(one.method)
-        if before is None or _order(one, recall) < _order(before, recall):
-            best[one.method] = one
-    return best
-
-
-def _order(one: Tried, recall: float) -> tuple[float, float]:
-    return until(one.curve, recall), -one.recall_top1
+    return best_by(tried, lambda one: (-until(one.curve, recall), one.recall_top1))
 
 
 def spoken(values: Sequence[float], form: str) -> str:

@@ -5,13 +5,13 @@ costs no privacy, and phones teach it what their users write. All rows know the 
 frequent ones, so no list of words is taken from phones.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 
 from kbdfl.algorithms import Algorithm, ClientRule, FedAdam
 from kbdfl.device_sim.experiments.baselines import BackOff
 from kbdfl.device_sim.experiments.data import Data, Part
-from kbdfl.device_sim.experiments.settings import Central, Federated, Setting, Trained
+from kbdfl.device_sim.experiments.settings import Around, Central, Federated, Setting, Trained
 from kbdfl.device_sim.experiments.study import Study, Tried, by_recall
 from kbdfl.kernels.score import score
 from kbdfl.model.cifg import SPECIAL_TOKENS
@@ -35,23 +35,12 @@ class _Scored(Trained):
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(Around):
     """A setting whose model's loss chooses (`choose`)."""
-
-    setting: "Federated | FromPublic"
-
-    @property
-    def method(self) -> str:
-        return self.setting.method
-
-    @property
-    def value(self) -> str:
-        return self.setting.value
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         """As `Setting.train`."""
-        trained = self.setting.train(data, seed=seed, workers=workers)
-        return _Scored(**{field.name: getattr(trained, field.name) for field in fields(Trained)})
+        return self.inner.train(data, seed=seed, workers=workers).known_as(_Scored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,9 +146,8 @@ class Roster:
         duration_s = now - table["since_s"][row]
         if duration_s >= 0:
             before_s = table["duration_s"][row]
-            if not duration_s <= before_s or np.isnan(
-                table["utility"][row]
-            ):  # nan where there is no `before`
+            # Written so that it holds where there is no `before`, which is nan.
+            if not duration_s <= before_s or np.isnan(table["utility"][row]):
                 table["duration_s"][row] = np.fmin(np.fmax(duration_s, 2 * before_s), LONGEST_S)
             self.tier(row).missed(float(duration_s))
         table["since_s"][row] = np.nan

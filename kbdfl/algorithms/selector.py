@@ -30,9 +30,8 @@ class Selector:
         self._lately_s = deadline_s + self._patience_s
         self._roster = None if rule == Uniform() else Roster(epoch_s=self._patience_s)
         self._invited: dict[str, float] = {}  # when; the one that lapses first stands first
-        self._empty_s: float | None = (
-            None  # since when in this round a place has been free that was asked for
-        )
+        # Since when in this round a place has been free that was asked for.
+        self._empty_s: float | None = None
 
     def seen(self, device: str, now: float, *, tier: str) -> None:
         """A phone checks in; `tier` is its own word."""

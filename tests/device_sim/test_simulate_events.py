@@ -107,7 +107,7 @@ def test_no_more_phones_train_at_once_than_the_rule_says(play, hardware, monkeyp
         def check_in(self, device, now, **stated):
             answer = super().check_in(device, now, **stated)
             most.append(self.device_states()["training"])
-            kept.append(sum(isinstance(each, Received) for each in gc.get_objects()))
+            kept.append(sum(type(each) is Received for each in gc.get_objects()))
             return answer
 
     monkeypatch.setattr(simulate, "Coordinator", Watched)

@@ -71,8 +71,8 @@ def first(rule, **rounds):
     """A rule's first setting on natural users, in rounds that are to end as `rounds` say."""
     name = experiment.method(rule, REGIMES[0])
     setting = next(one for one in experiment.settings(rounds=2, quick=True) if one.method == name)
-    rounds = replace(setting.federated.rule, **rounds)
-    return replace(setting, federated=replace(setting.federated, rule=rounds))
+    rounds = replace(setting.inner.rule, **rounds)
+    return replace(setting, inner=replace(setting.inner, rule=rounds))
 
 
 @pytest.mark.parametrize("rule", RULES)

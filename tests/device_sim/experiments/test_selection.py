@@ -44,15 +44,15 @@ def study():
 
 
 def test_every_rule_that_there_is_is_compared():
-    compared = {type(one.federated.algorithm.selection) for one in settings(rounds=10, quick=False)}
+    compared = {type(one.inner.algorithm.selection) for one in settings(rounds=10, quick=False)}
     assert compared == set(SELECTIONS.values())
     assert {one.method for one in settings(rounds=10, quick=True)} == set(RULES)
 
 
 def test_rules_differ_in_nothing_but_the_selection():
     def alike(one):
-        algorithm = replace(one.federated.algorithm, selection=SELECTIONS["uniform"]())
-        return replace(one.federated, method="", value="", algorithm=algorithm)
+        algorithm = replace(one.inner.algorithm, selection=SELECTIONS["uniform"]())
+        return replace(one.inner, method="", value="", algorithm=algorithm)
 
     assert len({alike(one) for one in settings(rounds=10, quick=False)}) == 1
 
@@ -94,7 +94,7 @@ def test_a_model_knows_whom_it_heard():
 
 def test_a_run_hears_phones_of_all_tiers(data):
     one = settings(rounds=4, quick=True)[0]
-    short = Selecting(replace(one.federated, points=2, rule=RoundRule(cohort=5)))
+    short = Selecting(replace(one.inner, points=2, rule=RoundRule(cohort=5)))
     trained = short.train(data, seed=1, workers=2)
     assert sum(trained.counted.values()) == 20
     assert set(trained.tiers) == set(data.population.users)

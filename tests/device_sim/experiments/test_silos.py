@@ -95,7 +95,7 @@ def test_an_organisation_stops_where_its_own_validation_users_say(eight):
     setting = single(NAMES[0])
     kept = setting.train(eight, seed=1, workers=1)
     own = replace(eight, population=silos(eight).population([NAMES[0]]))
-    points = setting.training.train(own, seed=1, workers=1).points
+    points = setting.inner.train(own, seed=1, workers=1).points
     recalls = [replace(kept, models=(p.params,)).details(eight.validation)[NAMES[0]] for p in points]
     assert kept.details(eight.validation)[NAMES[0]] == max(recalls)
 
