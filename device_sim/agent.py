@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,10 @@ import urllib3
 from kbdfl import identity
 from kbdfl.assignment import Assignment
 from kbdfl.device_sim.control import ControlStore
+from kbdfl.device_sim.feedback import ErrorMemory
 from kbdfl.device_sim.runtime import Budget, Declined, check_model, prepare, train
 from kbdfl.device_sim.store import TypingLog
+from kbdfl.downlink import Held, read_part, read_whole
 from kbdfl.errors import Conflict, DataError, ServerUnavailable, WireError
 from kbdfl.kernels.train import Workspace
 from kbdfl.text import Vocabulary
@@ -25,6 +28,9 @@ _RETRY = urllib3.Retry(
     total=5, backoff_factor=0.1, status_forcelist=(502, 503, 504), allowed_methods=None, raise_on_status=False
 )
 _MAX_JSON_BYTES = 1 << 26  # the rounds of a long run are some megabytes
+_BROKEN = 5  # times that a download may break off
+_CHUNK = 1 << 16
+_MOST_MODEL_BYTES = 1 << 30
 _BACK_S = 1.0  # until a phone that is out of a round asks for the next one
 _LONGEST_WAIT_S = 3_600.0
 
@@ -60,6 +66,30 @@ class ServerClient:
             raise WireError("the server enrolled another device than the one that asked")
         return expected
 
+    def download(self, key: bytes, path: str) -> bytes:
+        """The body of a signed GET; one that breaks off goes on where it was, as long as it is the same body."""
+        body, etag = bytearray(), ""
+        for _ in range(_BROKEN):
+            headers = identity.sign_request(key, method="GET", path=path, body=b"", timestamp=time.time())
+            if body:
+                headers |= {"Range": f"bytes={len(body)}-", "If-Range": etag}
+            response = self._ask("GET", path, b"", headers, stream=True)
+            if response.status != HTTPStatus.PARTIAL_CONTENT:
+                body.clear()  # all of it comes, perhaps because it is another by now
+            etag = response.headers.get("ETag", "")
+            try:
+                for chunk in response.stream(_CHUNK):
+                    body += chunk
+                    if len(body) > _MOST_MODEL_BYTES:
+                        raise WireError(f"a model must be at most {_MOST_MODEL_BYTES} bytes")
+                return bytes(body)
+            except urllib3.exceptions.HTTPError:
+                if not etag:
+                    body.clear()
+            finally:
+                response.release_conn()
+        raise ServerUnavailable(f"{path} broke off {_BROKEN} times in a row")
+
     def signed(
         self, key: bytes, method: str, path: str, *, body: bytes = b"", content_type: str = ""
     ) -> bytes:
@@ -69,9 +99,14 @@ class ServerClient:
             headers["Content-Type"] = content_type
         return self._ask(method, path, body, headers).data
 
-    def _ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    def _ask(
+        self, method: str, path: str, body: bytes, headers: dict[str, str], *, stream: bool = False
+    ) -> urllib3.BaseHTTPResponse:
+        """The answer, if it is not an error; with `stream` its body is still to be read."""
         try:
-            response = self._pool.request(method, self.url + path, body=body or None, headers=headers)
+            response = self._pool.request(
+                method, self.url + path, body=body or None, headers=headers, preload_content=not stream
+            )
         except urllib3.exceptions.HTTPError as error:
             reason = type(getattr(error, "reason", None) or error).__name__
             raise ServerUnavailable(
@@ -139,11 +174,14 @@ class Phone:
         *,
         budget: Budget | None = None,
         controls: ControlStore | None = None,
+        errors: ErrorMemory | None = None,
         tier: str = "",
     ):
         self._client, self._log, self._vocabulary = client, log, vocabulary
         self._budget = budget or Budget()
         self._controls = controls or ControlStore()
+        self._errors = errors or ErrorMemory()
+        self._held: tuple[str, Held] | None = None  # of which task
         self._offer = json.dumps({"tier": tier} if tier else {}).encode()
         self._key = identity.generate_key()
         self._out_of: tuple[str, int] | None = None  # task and round
@@ -171,7 +209,7 @@ class Phone:
         if self._out_of == this_round and offered_s < self._out_until_s:
             return Cycle("wait", retry_after_s=_BACK_S)
         try:
-            params, downlink = self._fetch(assignment, f"/v1/models/{assignment.version}")
+            params, downlink = self._fetch_model(assignment)
             shared_control = None
             if self._controls.corrects(assignment):
                 shared_control, more = self._fetch(assignment, f"/v1/models/{assignment.version}/control")
@@ -197,6 +235,7 @@ class Phone:
                 workspace=workspace,
                 shared_control=shared_control,
                 controls=self._controls,
+                errors=self._errors,
             )
         except (Declined, DataError) as reason:
             self._out_of = this_round
@@ -212,15 +251,49 @@ class Phone:
         except Conflict as late:
             return Cycle("late", uplink_bytes=len(frame), downlink_bytes=downlink, detail=str(late))
         self._controls.settle()
+        self._errors.settle()
         return Cycle("reported", uplink_bytes=len(frame), downlink_bytes=downlink)
 
+    def _fetch_model(self, assignment: Assignment) -> tuple[np.ndarray, int]:
+        """What the assignment names of the model, and the bytes it took: fewer from an earlier version on."""
+        partial, most = assignment.client.partial_model, _most_bytes(assignment)
+        path = f"/v1/rounds/{assignment.round}/model" if partial else f"/v1/models/{assignment.version}"
+        if assignment.download == "float32":
+            return self._fetch(assignment, path)
+        if partial:
+            body = self._client.download(self._key, path)
+            params, version = read_part(body, assignment.coordinates, max_bytes=most)
+            _check_version(assignment, version)
+            return params, len(body)
+        task, held = self._held or (assignment.task, None)
+        if task != assignment.task or (held and len(held.grid.levels) != assignment.config.spec.size):
+            held = None
+        if held is not None and held.version == assignment.version:
+            return held.grid.values, 0
+        if held is not None:
+            path += f"/from/{held.version}"
+        body = self._client.download(self._key, path)
+        now = read_whole(body, size=assignment.config.spec.size, held=held, max_bytes=most)
+        _check_version(assignment, now.version)
+        self._held = assignment.task, now
+        return now.grid.values, len(body)
+
     def _fetch(self, assignment: Assignment, path: str) -> tuple[np.ndarray, int]:
-        """The model that the assignment names, or SCAFFOLD's c beside it, and the bytes it took."""
-        body = self._client.signed(self._key, "GET", path)
-        params, version, _ = decode_model(body, max_bytes=4 * assignment.config.spec.size + 65_536)
-        if version != assignment.version:
-            raise WireError(f"version {assignment.version} was assigned, the server sent {version}")
+        """A float32 vector that goes with the assignment, and the bytes it took."""
+        body = self._client.download(self._key, path)
+        params, version, _ = decode_model(body, max_bytes=_most_bytes(assignment))
+        _check_version(assignment, version)
         return params, len(body)
+
+
+def _most_bytes(assignment: Assignment) -> int:
+    """A longer frame is none of this model."""
+    return 4 * assignment.config.spec.size + 65_536
+
+
+def _check_version(assignment: Assignment, version: int) -> None:
+    if version != assignment.version:
+        raise WireError(f"version {assignment.version} was assigned, the server sent {version}")
 
 
 def wait_for_vocabulary(client: ServerClient, *, timeout_s: float = 60.0) -> Vocabulary:

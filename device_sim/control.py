@@ -13,7 +13,6 @@ from kbdfl.kernels.accumulate import l2_norm
 from kbdfl.kernels.train import gradient
 from kbdfl.model import CifgConfig
 from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint
-from kbdfl.rng import seed_of
 from kbdfl.text import PackedBatches
 from kbdfl.transform import Update, encode_chain
 
@@ -132,8 +131,10 @@ def encode_control(
     """
     kept, transforms = controls.at(assignment), chain(assignment.upload, assignment.update_clip_norm)
     before = np.zeros_like(renewed) if kept is None else kept.values
-    update = encode_chain(transforms, renewed - before, seed=seed_of(assignment.seed, "control"))
+    update = encode_chain(transforms, renewed - before, assignment.control_draws)
     bound = assignment.update_clip_norm
-    read = before + read_change(transforms, update, size=renewed.size, norm_bound=bound)
+    read = before + read_change(
+        transforms, update, assignment.control_draws, size=renewed.size, norm_bound=bound
+    )
     controls.offer(Control(read, assignment.task, assignment.spec, assignment.vocabulary, assignment.round))
     return update, kept is None

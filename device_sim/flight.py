@@ -21,14 +21,12 @@ from kbdfl.engines import ThreadEngine
 class Received:
     """A version of the model as phones receive it, shared by all that train on it and kept until the last has.
 
-    params   float32 (P,), read-only
+    params   float32 (P,), read-only; of a partial model what is sent of it
     control  SCAFFOLD's c beside it, float32 (P,), or None
-    nbytes   of the model on the wire
     """
 
     params: np.ndarray
     control: np.ndarray | None
-    nbytes: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

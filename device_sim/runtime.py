@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kbdfl.algorithms.base import chain
 from kbdfl.algorithms.client import ClientRule
-from kbdfl.algorithms.sampled import Submodel, submodel
+from kbdfl.algorithms.sampled import Submodel, partial, submodel
 from kbdfl.algorithms.scaffold import renewed_control
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import LARGEST_LOSS
@@ -21,12 +20,12 @@ from kbdfl.device_sim.control import (
     mean_gradient,
     step_correction,
 )
+from kbdfl.device_sim.feedback import ErrorMemory, encode_with_feedback
 from kbdfl.errors import ConfigError, DataError, KbdflError, ModelError
 from kbdfl.kernels.train import Workspace, local_sgd, scratch_bytes
 from kbdfl.params import digest
 from kbdfl.rng import stream
 from kbdfl.text import SPECIALS, Vocabulary, training_batches
-from kbdfl.transform import encode_chain
 from kbdfl.wire import encode_report
 
 BYTES_PER_WORD = 8  # an input and a target
@@ -106,16 +105,13 @@ def has_known_word(sentences: Sequence[Sequence[int]]) -> bool:
 
 def check_model(assignment: Assignment, params: np.ndarray, vocabulary: Vocabulary) -> None:
     """Refuse, with ModelError, a model that is not exactly the one the assignment names."""
-    if assignment.spec != assignment.config.spec.hash:
-        raise ModelError(
-            f"the layout of the assigned model is {assignment.config.spec.hash}, not {assignment.spec}"
-        )
+    sent, layout = assignment.sent, assignment.sent_hash
+    if assignment.spec != layout:
+        raise ModelError(f"the layout of the assigned model is {layout}, not {assignment.spec}")
     if len(vocabulary) != assignment.config.vocab or vocabulary.sha256 != assignment.vocabulary:
         raise ModelError("the model was laid out for another vocabulary than this phone's")
-    if params.shape != (assignment.config.spec.size,):
-        raise ModelError(
-            f"the assigned model has {assignment.config.spec.size} parameters, got {params.size}"
-        )
+    if params.shape != (sent.size,):
+        raise ModelError(f"the assigned model has {sent.size} parameters, got {params.size}")
     if digest(params) != assignment.model_sha256:
         raise ModelError("the model that arrived does not have the sha256 that the assignment names")
 
@@ -152,9 +148,13 @@ def prepare(
     )
     if batches.tokens == 0:
         raise DataError("the phone's log holds no word that the model knows: there is nothing to train on")
-    return LocalRun(
-        submodel(assignment.coordinates, assignment.candidates, batches), min(len(sentences), most)
-    )
+    if rule.partial_model:
+        part = partial(assignment.coordinates, batches)
+        if part.batches.tokens == 0:
+            raise DataError("the phone's log holds none of the round's words: there is nothing to train on")
+    else:
+        part = submodel(assignment.coordinates, assignment.candidates, batches)
+    return LocalRun(part, min(len(sentences), most))
 
 
 def memory_needed(assignment: Assignment, run: LocalRun) -> int:
@@ -169,8 +169,8 @@ def memory_needed(assignment: Assignment, run: LocalRun) -> int:
     scratch = scratch_bytes(
         **c.dims, rows=rows, sentences=int(b.active[starts].max()), momentum=assignment.client.momentum
     )
-    shapes = (assignment.config, c, run.part.coordinates.model)
-    received, trained, reported = (4 * shape.spec.size for shape in shapes)
+    specs = (assignment.sent, c.spec, run.part.coordinates.model.spec)
+    received, trained, reported = (4 * spec.size for spec in specs)
     copies = 0 if trained == reported == received else trained + reported
     needed = scratch + received + copies + reported + sum(array.nbytes for array in b.arrays.values())
     if assignment.client.scaffold:
@@ -190,11 +190,13 @@ def train(
     workspace: Workspace | None = None,
     shared_control: np.ndarray | None = None,
     controls: ControlStore | None = None,
+    errors: ErrorMemory | None = None,
 ) -> bytes:
     """Train `params` float32 (P,), already checked, on `run`; the report frame to send home.
 
     Under SCAFFOLD `shared_control` is the server's c, float32 (P,), needed if `controls.corrects`, and the phone's new
-    control variate is offered to `controls`: to be settled once the report is counted.
+    control variate is offered to `controls`: to be settled once the report is counted. So is what encoding loses to
+    `errors`, under error feedback.
     Raises OverBudget when it does not fit the phone or the frame would be larger than the server reads, Diverged
     when the delta or the loss cannot be reported.
     """
@@ -226,9 +228,7 @@ def train(
     if not loss / tokens <= LARGEST_LOSS:
         raise Diverged(f"training diverged: it lost {loss / tokens:.3g} nats a word")
     try:
-        update = encode_chain(
-            chain(assignment.upload, assignment.update_clip_norm), part.report(delta), seed=assignment.seed
-        )
+        update = encode_with_feedback(assignment, part.report(delta), errors)
         control, first = None, False
         if rule.scaffold:
             renewed = _renewed_control(params, run, rule, delta=delta, corrected=corrected, steps=steps)

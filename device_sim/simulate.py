@@ -19,9 +19,11 @@ from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.control import ControlStore
 from kbdfl.device_sim.devices import DAY_S, Device, make_device
-from kbdfl.device_sim.flight import Flight, Job, Received
+from kbdfl.device_sim.downloads import Downloads
+from kbdfl.device_sim.feedback import ErrorMemory
+from kbdfl.device_sim.flight import Flight, Job
 from kbdfl.device_sim.population import Population
-from kbdfl.device_sim.runtime import Declined, check_model, has_known_word, prepare, train
+from kbdfl.device_sim.runtime import Declined, has_known_word, prepare, train
 from kbdfl.engines import ThreadEngine
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.kernels.train import Workspace
@@ -31,7 +33,7 @@ from kbdfl.rng import stream
 from kbdfl.rounds import MemoryStore, RoundResult, metrics_row
 from kbdfl.run import Built, RunConfig
 from kbdfl.text import PackedBatches
-from kbdfl.wire import decode_model, encode_model
+from kbdfl.transform import nominal_bytes
 
 LONGEST_LULL_S = 7 * DAY_S  # nobody was given an assignment for so long: nobody ever will be
 FUTILE = 20  # assignments a phone, in a row, that no report came of: none ever will
@@ -67,6 +69,7 @@ class Simulation:
         self._workers = workers
         self._random = stream(settings.seed, "fleet")
         self.controls = {device: ControlStore() for device in population.users}
+        self._errors = {device: ErrorMemory() for device in population.users}
         self.counted: Counter[str] = Counter()
         self._devices: dict[str, Device] = {}
         self._local = threading.local()
@@ -79,10 +82,10 @@ class Simulation:
         self._futile = FUTILE * len(population) / (1 - settings.dropout)
         self._out: dict[str, float] = {}  # phones that the coordinator counts on, and until when it does
         self._waiting: dict[str, float] = {}  # phones that were told to wait, until when
-        self._received: tuple[int, Received] | None = None
         self.coordinator = Coordinator(
             built.task, built.params, store=MemoryStore(), random=stream(settings.seed, "pace")
         )
+        self._downloads = Downloads(self.coordinator, built.vocabulary)
 
     def rounds(self, on_round: Callable[[dict], None]) -> None:
         """Run all rounds; `on_round` gets each one's row of metrics.jsonl as it closes."""
@@ -126,6 +129,7 @@ class Simulation:
         try:
             closed = c.report(job.device, frame, self._now).closed
             self.controls[job.device].settle()
+            self._errors[job.device].settle()
             self.counted[job.device] += 1
             self._in_vain = 0
         except TooStale:
@@ -195,15 +199,18 @@ class Simulation:
 
     def _job(self, name: str, assignment: Assignment, sentences: list[list[int]]) -> Job | None:
         """A selected phone's work, unless it drops out, declines, leaves before it is done or would be late."""
-        device, received = self.device(name), self._model(assignment)
-        # A phone that corrects its steps fetches c too, which is as long as the model.
-        downlink = received.nbytes * (2 if self.controls[name].corrects(assignment) else 1)
+        device = self.device(name)
+        received, downlink = self._downloads.fetch(name, assignment)
+        if self.controls[name].corrects(assignment):
+            downlink += 4 * received.params.size  # c too
         self.coordinator.downloaded(downlink)
         if self._random.random() < self._config.settings.dropout:
             return None
         rule = assignment.client
-        # The report takes about a byte a parameter, and as much for the change of a control variate.
-        uplink = assignment.coordinates.model.spec.size * (2 if rule.scaffold else 1)
+        # The change of a control variate takes as much again.
+        uplink = nominal_bytes(
+            self._built.task.algorithm.transforms, assignment.coordinates.model.spec.size
+        ) * (2 if rule.scaffold else 1)
         transfer_s = (downlink + uplink) / device.bytes_per_s
         passes = 1 + (rule.scaffold == 1) / rule.epochs
         try:
@@ -218,16 +225,6 @@ class Simulation:
             return None
         return Job(name, assignment, run, received, arrival_s)
 
-    def _model(self, assignment: Assignment) -> Received:
-        """The current version, as the phones receive and check it."""
-        c = self.coordinator
-        if self._received is None or self._received[0] != c.version:
-            model = encode_model(c.params, version=c.version, spec_hash=self._built.task.config.spec.hash)
-            params, _, _ = decode_model(model, max_bytes=len(model))
-            check_model(assignment, params, self._built.vocabulary)
-            self._received = (c.version, Received(params, c.control, len(model)))
-        return self._received[1]
-
     def _train(self, job: Job) -> bytes | None:
         if not hasattr(self._local, "workspace"):
             self._local.workspace = Workspace()
@@ -240,6 +237,7 @@ class Simulation:
                 workspace=self._local.workspace,
                 shared_control=job.received.control,
                 controls=self.controls[job.device],
+                errors=self._errors[job.device],
             )
         except Declined:
             return None

@@ -8,7 +8,9 @@ from kbdfl.algorithms.coordinates import Coordinates
 from kbdfl.algorithms.words import DrawnWords, draw_words
 from kbdfl.errors import ConfigError, WireError
 from kbdfl.model import CifgConfig
+from kbdfl.params import ParamSpec
 from kbdfl.rng import seed_of
+from kbdfl.transform import Draws
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Assignment:
     version           of the model to start from, with its sha256 and the hash of its `ParamSpec`
     vocabulary        sha256 of the words that the model was laid out for
     config, client    the model's shape and the local training rule
+    download          how the model comes (`kbdfl.algorithms.download`)
     upload            how to write the delta (`kbdfl.codec`), after clipping it to update_clip_norm (0 = not)
     seed              of the shuffling and of the stochastic rounding
     round_seed        of the draws that all phones of the round make alike
@@ -34,6 +37,7 @@ class Assignment:
     vocabulary: str
     config: CifgConfig
     client: ClientRule
+    download: str
     upload: str
     update_clip_norm: float
     seed: int
@@ -42,12 +46,32 @@ class Assignment:
     max_report_bytes: int
 
     @property
+    def draws(self) -> Draws:
+        """What the report's chain draws from."""
+        return Draws(self.seed, self.round_seed)
+
+    @property
+    def control_draws(self) -> Draws:
+        """The same for the change of a control variate."""
+        return Draws(seed_of(self.seed, "control"), seed_of(self.round_seed, "control"))
+
+    @property
     def coordinates(self) -> Coordinates:
         """What a report holds of the model."""
         seed = seed_of(self.round_seed, "report")
         return Coordinates(
             self.config, draw_words(self.config.vocab, count=self.client.report_words, seed=seed)
         )
+
+    @property
+    def sent(self) -> ParamSpec:
+        """The layout of what the phone is sent of the model: all of it, or what its report holds."""
+        return self.coordinates.model.spec if self.client.partial_model else self.config.spec
+
+    @property
+    def sent_hash(self) -> str:
+        """What names that layout: for a part of the model the coordinates themselves."""
+        return self.coordinates.hash if self.client.partial_model else self.config.spec.hash
 
     @property
     def candidates(self) -> DrawnWords:

@@ -30,7 +30,8 @@ from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl, read_change
 from kbdfl.algorithms.selector import Selector
 from kbdfl.algorithms.server import State
 from kbdfl.assignment import Assignment
-from kbdfl.errors import Conflict, ModelError, TooLarge, WireError
+from kbdfl.downlink import Downlink
+from kbdfl.errors import Conflict, ModelError, NotFound, TooLarge, WireError
 from kbdfl.params import digest
 from kbdfl.parts import TooStale, parts
 from kbdfl.rng import seed_of
@@ -83,7 +84,10 @@ class _OpenRound:
 
 
 class Coordinator:
-    """One task's rounds. `params` is the current model, float32 (P,), read-only; `round` the one in flight."""
+    """One task's rounds. `params` is the current model, float32 (P,), read-only; `round` the one in flight.
+
+    `published` is what phones have of it, float32 (P,), and `downlink` how it gets there.
+    """
 
     def __init__(self, task: Task, params: np.ndarray, *, store: Store, random: np.random.Generator) -> None:
         self.task = task
@@ -112,6 +116,7 @@ class Coordinator:
         # What earlier rounds counted, the last one first.
         self._before: deque[set[tuple[str, bytes]]] = deque(maxlen=task.algorithm.mode.max_staleness + 1)
         self.dropped_last = 0
+        self.downlink = Downlink(task.algorithm.download, task.config.spec)
         self._set_params(initial.copy())
         self._set_control()
         self._open_round(None)
@@ -150,7 +155,16 @@ class Coordinator:
                 self._now.waiting.add(device)
             return Wait(self.task.rule.pace_s * float(self._random.uniform(0.5, 1.5)))
         self._now.waiting.discard(device)
-        return replace(assignment, seed=seed_of(self.task.seed, "round", assignment.round, "device", device))
+        return self._own(assignment, device)
+
+    def part(self, number: int) -> bytes:
+        """The frame with what the phones of round `number`, the one in flight, need of the model.
+
+        Raises NotFound for another round, or where phones need all of it.
+        """
+        if number != self.round or not self.task.algorithm.client.partial_model:
+            raise NotFound(f"round {self.round} is open, and no part of a model is served for round {number}")
+        return self.downlink.part(self._coordinates)
 
     def downloaded(self, nbytes: int) -> None:
         """The driver sent `nbytes` of model to a phone."""
@@ -183,13 +197,14 @@ class Coordinator:
         report = decode_report(frame, max_bytes=self.task.max_report_bytes)
         if number is not None and number != report.round:
             raise Conflict(f"the address names round {number}, the report round {report.round}")
-        staleness = self.version - self._check(device, report).version
+        assignment = self._check(device, report)
+        staleness = self.version - assignment.version
         weight = self.task.algorithm.weight(report.examples)
         change = None
         if report.control is not None:
-            change = self._read_change(report.control)
+            change = self._read_change(report.control, assignment)
         scale = self.task.algorithm.mode.scale(staleness)
-        self._now.gathered.add(device, report.update, weight=weight, scale=scale)
+        self._now.gathered.add(device, report.update, assignment.draws, weight=weight, scale=scale)
         if self._control is not None and change is not None:
             self._control.add(change, weight=weight, first=report.first_control)
         self._parts.done(device)
@@ -236,7 +251,7 @@ class Coordinator:
             raise Conflict("the report names another device than the one that sent it")
         if self.phase == "finished":
             raise Conflict(f"all {self.task.rule.rounds} rounds are over")
-        assignment = self._parts.of(device, report.round)
+        assignment = self._own(self._parts.of(device, report.round), device)
         if report.train_loss > LARGEST_LOSS:
             raise WireError(
                 f"train_loss must be at most {LARGEST_LOSS:g} nats a token, got {report.train_loss:g}"
@@ -322,11 +337,18 @@ class Coordinator:
     def _set_params(self, params: np.ndarray) -> None:
         params.setflags(write=False)
         self.params = params
-        self._sha256 = digest(params)
+        self.published = self.downlink.publish(self.version, params)
+        self._sha256 = digest(self.published)
 
-    def _read_change(self, update: Update) -> np.ndarray:
-        algorithm, size = self.task.algorithm, self.params.size
-        return read_change(algorithm.transforms, update, size=size, norm_bound=algorithm.update_clip_norm)
+    def _own(self, assignment: Assignment, device: str) -> Assignment:
+        """A round's assignment with the device's own seed."""
+        return replace(assignment, seed=seed_of(self.task.seed, "round", assignment.round, "device", device))
+
+    def _read_change(self, update: Update, assignment: Assignment) -> np.ndarray:
+        algorithm, size, draws = self.task.algorithm, self.params.size, assignment.control_draws
+        return read_change(
+            algorithm.transforms, update, draws, size=size, norm_bound=algorithm.update_clip_norm
+        )
 
     def _set_control(self) -> None:
         scaffold = self.task.algorithm.client.scaffold
@@ -342,6 +364,7 @@ class Coordinator:
             vocabulary=self.task.vocabulary_sha256,
             config=self.task.config,
             client=self.task.algorithm.client.of_round(self.version),
+            download=self.task.algorithm.download.codec,
             upload=self.task.algorithm.upload,
             update_clip_norm=self.task.algorithm.update_clip_norm,
             seed=0,
@@ -349,8 +372,11 @@ class Coordinator:
             deadline_s=self.task.rule.deadline_s,
             max_report_bytes=self.task.max_report_bytes,
         )
-        self._parts.begin(assignment, now)
         self._coordinates = assignment.coordinates
+        if assignment.client.partial_model:
+            part = self._coordinates.take(self.published)
+            assignment = replace(assignment, model_sha256=digest(part), spec=self._coordinates.hash)
+        self._parts.begin(assignment, now)
         algorithm = self.task.algorithm
         gathered = gather(
             algorithm.aggregate,

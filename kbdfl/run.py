@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kbdfl.algorithms import AGGREGATES, MODES, SELECTIONS, SERVER_RULES, Algorithm, ClientRule
+from kbdfl.algorithms import AGGREGATES, MODES, SELECTIONS, SERVER_RULES, Algorithm, ClientRule, Download
 from kbdfl.config import from_table, read_toml, to_table, write_toml
 from kbdfl.errors import ConfigError
 from kbdfl.model import init_params, preset
@@ -109,6 +109,7 @@ class RunConfig:
                 "run": to_table(self.settings),
                 "client": to_table(algorithm.client),
                 "upload": to_table(upload),
+                "download": to_table(algorithm.download),
                 "aggregate": _named(AGGREGATES, algorithm.aggregate),
                 "server": _named(SERVER_RULES, algorithm.server),
                 "mode": _named(MODES, algorithm.mode),
@@ -120,7 +121,7 @@ class RunConfig:
     @classmethod
     def from_document(cls, document: dict[str, Any], *, where: str) -> "RunConfig":
         """The inverse of `to_toml`. Raises ConfigError."""
-        tables = {"run", "client", "upload", "aggregate", "server", "mode", "selection", "round"}
+        tables = {"run", "client", "upload", "download", "aggregate", "server", "mode", "selection", "round"}
         unknown = sorted(document.keys() - tables)
         if unknown:
             raise ConfigError(f"{where} has an unknown table {unknown[0]!r:.80}")
@@ -133,6 +134,7 @@ class RunConfig:
                 update_clip_norm=upload.update_clip_norm,
                 weights=upload.weights,
                 max_weight=upload.max_weight,
+                download=from_table(Download, document.get("download", {}), where="download"),
                 aggregate=_piece(
                     AGGREGATES, document.get("aggregate", {}), where="aggregate", default="mean"
                 ),

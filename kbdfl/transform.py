@@ -1,13 +1,17 @@
 """What happens to an update on its way: a chain of two-sided transforms.
 
 The device encodes with the first transform to the last, the server decodes with the last to the first. A
-transform is a frozen dataclass; what it does not override is the identity. It states three things others
-build on: whether its output can be summed without being decoded, how far it can stretch a Euclidean norm, and
-which form of an update it takes and gives.
+transform is a frozen dataclass; what it does not override is the identity. It states four things others build on:
+whether its output can be summed without being decoded, how far it can stretch a Euclidean norm, which form of an
+update it takes and gives, and how many values it leaves.
+
+An update has one vector, the section "delta", until a codec takes it; what a step must tell the other side besides
+stands in sections of its own, which the steps after it carry along.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import ClassVar
 
 import numpy as np
@@ -16,10 +20,28 @@ from kbdfl.errors import ConfigError, ModelError, WireError
 from kbdfl.kernels.accumulate import accumulate_float32, l2_norm
 from kbdfl.rng import seed_of
 
-DELTA = "delta"
+VECTOR = "delta"  # the section with what is not encoded yet
+# Forms of an update: all of a delta's values; some of them, or others that stand for them; a codec's sections.
+DELTA, VALUES, CODED = "delta", "values", "coded"
 
 # No honest update comes near; below it a weighted sum over any cohort stays far inside float32.
 LARGEST_NORM = 2.0**64
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The seeds (uint64) of what a chain draws: both sides know them, so nothing drawn need be sent.
+
+    report  of what this report draws alone
+    round   of what all reports of a round draw alike
+    """
+
+    report: int
+    round: int
+
+    def of(self, name: str) -> "Draws":
+        """The streams of one transform."""
+        return Draws(seed_of(self.report, "transform", name), seed_of(self.round, "transform", name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,68 +52,113 @@ class Update:
 
     @classmethod
     def of_delta(cls, delta: np.ndarray) -> "Update":
-        return cls({DELTA: delta})
+        return cls({VECTOR: delta})
 
     @property
     def delta(self) -> np.ndarray:
         """The flat float32 vector (P,) of an update that is not encoded. Raises WireError if it is."""
-        (delta,) = take_sections(self, {DELTA: np.float32})
+        (delta,) = take_sections(self, {VECTOR: np.float32})
         return delta
+
+    @property
+    def vector(self) -> np.ndarray:
+        """What is not encoded yet, float32 of one axis, whatever travels beside it. Raises WireError if all is."""
+        (vector,), _ = split_sections(self, {VECTOR: np.float32})
+        return vector
+
+    def coded(self, sections: dict[str, np.ndarray]) -> "Update":
+        """With `sections` in the vector's place, before those that travel beside it."""
+        return Update(sections | {name: array for name, array in self.sections.items() if name != VECTOR})
 
 
 class Transform:
     """One step of the chain. Subclasses are frozen dataclasses and override what they change.
 
-    `takes` and `gives` name the form of the update before and after `encode`: "delta" is the plain vector,
-    any other name the form of one codec.
+    `takes` are the forms an update may have before `encode`, `gives` its form after it.
     """
 
     __slots__ = ()
     name: ClassVar[str]
-    takes: ClassVar[str] = DELTA
+    takes: ClassVar[tuple[str, ...]] = (DELTA,)
     gives: ClassVar[str] = DELTA
     summable: ClassVar[bool] = True
+
+    @property
+    def kept(self) -> float:
+        """About which share of the values it leaves."""
+        return 1.0
+
+    @property
+    def bits_each(self) -> float:
+        """About how many bits its own sections take for each value that it is given."""
+        return 0.0
 
     @property
     def norm_stretch(self) -> float:
         """The largest ||decode(encode(x))|| / ||x||."""
         return 1.0
 
-    def encode(self, update: Update, *, seed: int) -> Update:
-        """The device's side; `seed` (uint64) decides whatever it draws."""
+    def encode(self, update: Update, draws: Draws) -> Update:
+        """The device's side; `draws` are the transform's own."""
         return update
 
-    def decode(self, update: Update) -> Update:
-        """The server's side. Raises WireError for what `encode` cannot have given."""
+    def size_after(self, size: int, update: Update) -> int:
+        """How many values `encode` leaves of `size`, if need be by the sections of the `update` that came."""
+        return size
+
+    def decode(self, update: Update, size: int, draws: Draws) -> Update:
+        """The server's side: `size` values. Raises WireError for what `encode` cannot have given."""
         return update
 
-    def decode_span(self, update: Update, span: slice) -> Update:
+    def decode_span(self, update: Update, span: slice, size: int, draws: Draws) -> Update:
         """The coordinates `span` of what `decode` gives; a codec that need not decode the others overrides this."""
-        return Update.of_delta(self.decode(update).delta[span])
+        return Update.of_delta(self.decode(update, size, draws).delta[span])
 
-    def accumulate(self, update: Update, *, weight: float, acc: np.ndarray) -> None:
+    def accumulate(self, update: Update, draws: Draws, *, weight: float, acc: np.ndarray) -> None:
         """acc (P,) += weight * decoded delta; a codec that can do both in one pass overrides this."""
-        add_delta(self.decode(update), weight=weight, acc=acc)
+        add_delta(self.decode(update, acc.size, draws), weight=weight, acc=acc)
+
+
+def split_sections(update: Update, wanted: dict[str, type]) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+    """The sections named in `wanted` (name -> dtype), all one-dimensional, and the others. Raises WireError."""
+    rest = dict(update.sections)
+    if missing := wanted.keys() - rest.keys():
+        raise WireError(f"the update must have sections {sorted(wanted)}, and has no {sorted(missing)[0]}")
+    taken = [rest.pop(name) for name in wanted]
+    for (name, dtype), array in zip(wanted.items(), taken, strict=True):
+        if array.dtype != dtype or array.ndim != 1:
+            raise WireError(
+                f"section {name} must be {np.dtype(dtype)} of one axis, got {array.dtype} {array.shape}"
+            )
+    return taken, rest
 
 
 def take_sections(update: Update, wanted: dict[str, type]) -> list[np.ndarray]:
     """The sections named in `wanted` (name -> dtype), all one-dimensional; WireError if there are others."""
     if update.sections.keys() != wanted.keys():
-        raise WireError(f"the update must have sections {sorted(wanted)}, got {sorted(update.sections)}")
-    for name, dtype in wanted.items():
-        array = update.sections[name]
-        if array.dtype != dtype or array.ndim != 1:
-            raise WireError(
-                f"section {name} must be {np.dtype(dtype)} of one axis, got {array.dtype} {array.shape}"
-            )
-    return [update.sections[name] for name in wanted]
+        raise WireError(
+            f"the update must have sections {sorted(wanted)}, got {sorted(update.sections)}"[:300]
+        )
+    return split_sections(update, wanted)[0]
+
+
+def decoded(vector: np.ndarray, rest: dict[str, np.ndarray]) -> Update:
+    """An update whose vector was read from sections, beside the `rest` of them. Raises WireError if it has one."""
+    if VECTOR in rest:
+        raise WireError(f"an encoded update must have no section {VECTOR}")
+    return Update({VECTOR: vector} | rest)
+
+
+def check_size(size: int, wanted: int) -> None:
+    """Raise WireError unless an update has as many values as are wanted."""
+    if size != wanted:
+        raise WireError(f"an update of {wanted} values is needed, got {size}")
 
 
 def add_delta(update: Update, *, weight: float, acc: np.ndarray) -> None:
     """acc (P,) += weight * the update's plain delta, in float32."""
     delta = update.delta
-    if delta.shape != acc.shape:
-        raise WireError(f"an update of {acc.size} values is needed, got {delta.size}")
+    check_size(delta.size, acc.size)
     accumulate_float32(acc, delta, weight)
 
 
@@ -101,18 +168,18 @@ def check_chain(transforms: Sequence[Transform]) -> None:
     for transform in transforms:
         if transform.name in names:
             raise ConfigError(f"a transform must stand once in a chain, got {transform.name} twice")
-        if transform.takes != form:
+        if form not in transform.takes:
             raise ConfigError(
-                f"{transform.name} must come where an update is {transform.takes}, it is {form} there"
+                f"{transform.name} must come where an update is {' or '.join(transform.takes)}, it is {form} there"
             )
         names.add(transform.name)
         form = transform.gives
-    if form == DELTA:
+    if form != CODED:
         raise ConfigError(f"a chain must end in a codec, got {[transform.name for transform in transforms]}")
 
 
-def encode_chain(transforms: Sequence[Transform], delta: np.ndarray, *, seed: int) -> Update:
-    """Encode `delta` (P,) float32, which is left as it is; each transform has its own stream under `seed`.
+def encode_chain(transforms: Sequence[Transform], delta: np.ndarray, draws: Draws) -> Update:
+    """Encode `delta` (P,) float32, which is left as it is.
 
     Raises ModelError if `delta` is not finite or its norm is above LARGEST_NORM, before anything is encoded.
     """
@@ -124,41 +191,68 @@ def encode_chain(transforms: Sequence[Transform], delta: np.ndarray, *, seed: in
         )
     update = Update.of_delta(delta)
     for transform in transforms:
-        update = transform.encode(update, seed=seed_of(seed, "transform", transform.name))
+        update = transform.encode(update, draws.of(transform.name))
     return update
 
 
-def decode_chain(transforms: Sequence[Transform], update: Update, size: int) -> np.ndarray:
+def _sizes(transforms: Sequence[Transform], update: Update, size: int) -> Iterator[int]:
+    """How many values each transform was given."""
+    for transform in transforms:
+        yield size
+        size = transform.size_after(size, update)
+
+
+def nominal_bytes(transforms: Sequence[Transform], size: int) -> int:
+    """About how long an update of `size` values is on the wire, not knowing what is in it."""
+    bits, values = 0.0, float(size)
+    for transform in transforms:
+        bits += transform.bits_each * values
+        values *= transform.kept
+    return ceil(bits / 8)
+
+
+def decode_chain(transforms: Sequence[Transform], update: Update, size: int, draws: Draws) -> np.ndarray:
     """The delta (size,) float32 that the server reads from `update`. Raises WireError."""
-    for transform in reversed(transforms):
-        update = transform.decode(update)
-    if update.delta.shape != (size,):
-        raise WireError(f"an update of {size} values is needed, got {update.delta.size}")
+    sizes = list(_sizes(transforms, update, size))
+    for transform, given in zip(reversed(transforms), reversed(sizes), strict=True):
+        update = transform.decode(update, given, draws.of(transform.name))
+    check_size(update.delta.size, size)
     return update.delta
 
 
-def decode_span(transforms: Sequence[Transform], update: Update, span: slice) -> np.ndarray:
+def _reads_last(transforms: Sequence[Transform], place: int) -> bool:
+    """Whether only identities are left to decode after the transform at `place`."""
+    return all(type(earlier).decode is Transform.decode for earlier in transforms[:place])
+
+
+def decode_span(
+    transforms: Sequence[Transform], update: Update, span: slice, size: int, draws: Draws
+) -> np.ndarray:
     """The coordinates `span` of what `decode_chain` gives, float32, without the others where a codec can.
 
     Raises WireError for an `update` that is not whole; whether its other coordinates are finite may go unnoticed.
     """
+    sizes = list(_sizes(transforms, update, size))
     for place in range(len(transforms) - 1, -1, -1):
-        if all(type(earlier).decode is Transform.decode for earlier in transforms[:place]):
-            return transforms[place].decode_span(update, span).delta
-        update = transforms[place].decode(update)
+        transform, own = transforms[place], draws.of(transforms[place].name)
+        if _reads_last(transforms, place):
+            return transform.decode_span(update, span, sizes[place], own).delta
+        update = transform.decode(update, sizes[place], own)
     return update.delta[span]
 
 
 def accumulate_chain(
-    transforms: Sequence[Transform], update: Update, *, weight: float, acc: np.ndarray
+    transforms: Sequence[Transform], update: Update, draws: Draws, *, weight: float, acc: np.ndarray
 ) -> None:
     """acc (P,) float32 += weight * the decoded update, without the intermediate vector where a codec can.
 
     Raises WireError before `acc` is touched.
     """
+    sizes = list(_sizes(transforms, update, acc.size))
     for place in range(len(transforms) - 1, -1, -1):
-        if all(type(earlier).decode is Transform.decode for earlier in transforms[:place]):
-            transforms[place].accumulate(update, weight=weight, acc=acc)
+        transform, own = transforms[place], draws.of(transforms[place].name)
+        if _reads_last(transforms, place):
+            transform.accumulate(update, own, weight=weight, acc=acc)
             return
-        update = transforms[place].decode(update)
+        update = transform.decode(update, sizes[place], own)
     add_delta(update, weight=weight, acc=acc)

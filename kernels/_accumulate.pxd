@@ -6,6 +6,8 @@ cdef extern from "accumulate_simd.h" nogil:
         int64_t n, int block, int add, double weight, const int8_t *q, const float *scales, float *acc)
     void kb_accumulate_4bit(
         int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
+    void kb_accumulate_2bit(
+        int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
     void kb_accumulate_1bit(
         int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
     void kb_accumulate_float32(int64_t n, float weight, const float *x, float *acc)

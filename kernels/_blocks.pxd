@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint8_t
 
 cdef extern from "packed_simd.h" nogil:
     int kb_has_minus_eight(int64_t n, const uint8_t *packed)
+    int kb_has_minus_two(int64_t n, const uint8_t *packed)
 
 
 cdef inline int64_t blocks_of(int64_t n, int block, int multiple) except -1:
@@ -31,4 +32,6 @@ cdef inline int check_packed(int64_t n, int per_byte, const uint8_t[::1] packed)
         raise ValueError(f"the last byte must end in {8 - used} zero bits, got {packed[size - 1]:#04x}")
     if per_byte == 2 and size > 0 and kb_has_minus_eight(size, &packed[0]):
         raise ValueError("levels must be in [-7, 7], got -8")
+    if per_byte == 4 and size > 0 and kb_has_minus_two(size, &packed[0]):
+        raise ValueError("levels must be in [-1, 1], got -2")
     return 0

@@ -18,6 +18,14 @@ def accumulate_4bit(
     *,
     block: int = 256,
 ) -> None: ...
+def accumulate_2bit(
+    acc: NDArray[np.float32],
+    packed: NDArray[np.uint8],
+    scales: NDArray[np.float32],
+    weight: float,
+    *,
+    block: int = 256,
+) -> None: ...
 def accumulate_1bit(
     acc: NDArray[np.float32],
     packed: NDArray[np.uint8],

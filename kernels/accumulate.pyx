@@ -11,8 +11,8 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
 
 from _accumulate cimport (
-    kb_accumulate_1bit, kb_accumulate_4bit, kb_accumulate_float32, kb_accumulate_int8, kb_accumulate_rows,
-    kb_accumulate_sparse, kb_accumulate_sparse_int8,
+    kb_accumulate_1bit, kb_accumulate_2bit, kb_accumulate_4bit, kb_accumulate_float32, kb_accumulate_int8,
+    kb_accumulate_rows, kb_accumulate_sparse, kb_accumulate_sparse_int8,
 )
 from _blocks cimport check_packed, check_scales
 from _indices cimport check_indices
@@ -73,10 +73,22 @@ def accumulate_4bit(
             kb_accumulate_4bit(n, block, True, weight, &packed[0], &scales[0], &acc[0])
 
 
+def accumulate_2bit(
+    float[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
+):
+    """acc (P,) += weight * scale * level for what `quantize_2bit` gave; refuses what `dequantize_2bit` refuses."""
+    cdef int64_t n = acc.shape[0]
+    check_scales(n, block, 4, scales)
+    check_packed(n, 4, packed)
+    if n > 0:
+        with nogil:
+            kb_accumulate_2bit(n, block, True, weight, &packed[0], &scales[0], &acc[0])
+
+
 def accumulate_1bit(
     float[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
 ):
-    """acc (P,) += weight * ±scale for what `quantize_1bit` gave; refuses what `dequantize_1bit` refuses."""
+    """acc (P,) += weight * ±scale for what `quantize_1bit` or `quantize_sign` gave; refuses what `dequantize_1bit` refuses."""
     cdef int64_t n = acc.shape[0]
     check_scales(n, block, 8, scales)
     check_packed(n, 8, packed)

@@ -41,6 +41,21 @@ KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_4bit(int64_t n, int block, in
     }
 }
 
+KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_2bit(int64_t n, int block, int add, double weight,
+                                                        const uint8_t *restrict packed,
+                                                        const float *restrict scales, float *restrict acc) {
+    int8_t levels[PIECE];
+    for (int64_t start = 0, b = 0; start < n; start += block, b++) {
+        const int m = kb_min(n - start, block);
+        const float step = kb_step(weight, scales[b]);
+        for (int p = 0; p < m; p += PIECE) {
+            const int piece = kb_min(m - p, PIECE);
+            kb_unpack_pairs(piece, packed + (start + p) / 4, levels);
+            kb_add_levels(piece, add, step, levels, acc + start + p);
+        }
+    }
+}
+
 KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_1bit(int64_t n, int block, int add, double weight,
                                                         const uint8_t *restrict packed,
                                                         const float *restrict scales, float *restrict acc) {

@@ -1,4 +1,4 @@
-"""Eight, four or one bit a value with one float32 scale a block and stochastic rounding: small, without a bias.
+"""Eight, four, two or one bit a value with one float32 scale a block and stochastic rounding: small, without a bias.
 
 The random bits are a function of (seed, block, place in the block) and of nothing else, so a result does not
 depend on threads, processors or on what was drawn before. The loops stand in quantize_simd.h, their numpy twin
@@ -14,12 +14,14 @@ from libc.stdint cimport int8_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
 
-from _accumulate cimport kb_accumulate_1bit, kb_accumulate_4bit, kb_accumulate_int8
+from _accumulate cimport kb_accumulate_1bit, kb_accumulate_2bit, kb_accumulate_4bit, kb_accumulate_int8
 from _blocks cimport blocks_of, check_packed, check_scales
 
 cdef extern from "quantize_simd.h" nogil:
     int kb_quantize_int8(int64_t n, int block, uint64_t seed, const float *x, int8_t *q, float *scales)
     int kb_quantize_4bit(int64_t n, int block, uint64_t seed, const float *x, uint8_t *packed, float *scales)
+    int kb_quantize_2bit(int64_t n, int block, uint64_t seed, const float *x, uint8_t *packed, float *scales)
+    int kb_quantize_sign(int64_t n, int block, const float *x, uint8_t *packed, float *scales)
     int kb_quantize_1bit(int64_t n, int block, uint64_t seed, const float *x, uint8_t *packed, float *scales)
 
 
@@ -72,6 +74,24 @@ def quantize_4bit(const float[::1] x, *, int block=256, uint64_t seed):
     return packed, scales
 
 
+def quantize_2bit(const float[::1] x, *, int block=256, uint64_t seed):
+    """Round `x` (P,) float32 to levels -1, 0 and 1, four a byte, the first in the lowest bits, in two's complement.
+
+    Returns (packed (ceil(P / 4),) uint8, scales (ceil(P / block),) float32), `block` a multiple of 4. A block's scale
+    is max |x|, and E[level * scale] = x. The bits after the last value are zero.
+    """
+    cdef int64_t n = x.shape[0]
+    cdef int status = 0
+    scales, packed = np.empty(blocks_of(n, block, 4), np.float32), np.empty((n + 3) // 4, np.uint8)
+    cdef uint8_t[::1] packed_view = packed
+    cdef float[::1] scales_view = scales
+    if n > 0:
+        with nogil:
+            status = kb_quantize_2bit(n, block, seed, &x[0], &packed_view[0], &scales_view[0])
+    refuse_unless(status)
+    return packed, scales
+
+
 def quantize_1bit(const float[::1] x, *, int block=256, uint64_t seed):
     """Draw a sign for each of `x` (P,) float32, eight a byte, the first in the lowest bit, a set bit for minus.
 
@@ -88,6 +108,25 @@ def quantize_1bit(const float[::1] x, *, int block=256, uint64_t seed):
     if n > 0:
         with nogil:
             status = kb_quantize_1bit(n, block, seed, &x[0], &packed_view[0], &scales_view[0])
+    refuse_unless(status)
+    return packed, scales
+
+
+def quantize_sign(const float[::1] x, *, int block=256):
+    """The signs of `x` (P,) float32, packed as by `quantize_1bit`, which draws them: a set bit for minus.
+
+    Returns (packed (ceil(P / 8),) uint8, scales (ceil(P / block),) float32). A block's scale is ||x||^2 / ||x||_1, so
+    that <decoded, x> = ||x||^2 up to rounding: after a random rotation the expected value of what is decoded and
+    turned back is x (DRIVE: Vargaftik et al. 2021, arXiv 2105.08339). `dequantize_1bit` reads it.
+    """
+    cdef int64_t n = x.shape[0]
+    cdef int status = 0
+    scales, packed = np.empty(blocks_of(n, block, 8), np.float32), np.empty((n + 7) // 8, np.uint8)
+    cdef uint8_t[::1] packed_view = packed
+    cdef float[::1] scales_view = scales
+    if n > 0:
+        with nogil:
+            status = kb_quantize_sign(n, block, &x[0], &packed_view[0], &scales_view[0])
     refuse_unless(status)
     return packed, scales
 
@@ -116,6 +155,21 @@ def dequantize_4bit(const uint8_t[::1] packed, const float[::1] scales, *, int64
     if size > 0:
         with nogil:
             kb_accumulate_4bit(size, block, False, 1, &packed[0], &scales[0], &out_view[0])
+    return out
+
+
+def dequantize_2bit(const uint8_t[::1] packed, const float[::1] scales, *, int64_t size, int block=256, out=None):
+    """level * scale as float32 (size,), into `out` if given.
+
+    Raises ValueError if the lengths do not fit, for a level of -2 and for bits after the last that should be zero.
+    """
+    check_scales(size, block, 4, scales)
+    check_packed(size, 4, packed)
+    out = output(size, out)
+    cdef float[::1] out_view = out
+    if size > 0:
+        with nogil:
+            kb_accumulate_2bit(size, block, False, 1, &packed[0], &scales[0], &out_view[0])
     return out
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kbdfl.kernels.reference_quantize import unpack_1bit, unpack_4bit
+from kbdfl.kernels.reference_quantize import unpack_1bit, unpack_2bit, unpack_4bit
 
 SUM_LANES = 32
 FOURS = 16
@@ -27,6 +27,13 @@ def accumulate_4bit(
 ) -> None:
     """acc (P,) += float32(weight * scale) * level."""
     acc += _weighted(unpack_4bit(packed, acc.size), scales, weight, block)
+
+
+def accumulate_2bit(
+    acc: np.ndarray, packed: np.ndarray, scales: np.ndarray, weight: float, *, block: int = 256
+) -> None:
+    """acc (P,) += weight * scale * level."""
+    acc += _weighted(unpack_2bit(packed, acc.size), scales, weight, block)
 
 
 def accumulate_1bit(

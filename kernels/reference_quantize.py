@@ -4,6 +4,7 @@ import numpy as np
 
 ONE_STEP = np.float32(1 << 24)
 LARGEST = np.float32(2.0**127)
+SIGN_LANES = 16
 SMALLEST_BLOCK = np.float32(2.0**-96)
 
 
@@ -18,13 +19,18 @@ def block_keys(seed: int, blocks: int) -> np.ndarray:
 def random_bits(seed: int, size: int, block: int) -> np.ndarray:
     """uint32 (size,): a keyed lowbias32 hash of each element's place in its block."""
     place = np.arange(size)
-    keys = block_keys(seed, -(-size // block))[place // block]
-    h = (place % block).astype(np.uint32) * np.uint32(0x9E3779B9) + keys.astype(np.uint32)
-    h ^= h >> np.uint32(16)
-    h *= np.uint32(0x7FEB352D)
-    h += (keys >> np.uint64(32)).astype(np.uint32)
-    h ^= h >> np.uint32(15)
-    h *= np.uint32(0x846CA68B)
+    return keyed_bits(block_keys(seed, -(-size // block))[place // block], place % block)
+
+
+def keyed_bits(keys: np.ndarray | np.uint64, places: np.ndarray) -> np.ndarray:
+    """uint32: the hash of `places` under `keys` uint64, one each or one for all."""
+    with np.errstate(over="ignore"):
+        h = places.astype(np.uint32) * np.uint32(0x9E3779B9) + keys.astype(np.uint32)
+        h ^= h >> np.uint32(16)
+        h *= np.uint32(0x7FEB352D)
+        h += (keys >> np.uint64(32)).astype(np.uint32)
+        h ^= h >> np.uint32(15)
+        h *= np.uint32(0x846CA68B)
     return h ^ (h >> np.uint32(16))
 
 
@@ -38,6 +44,30 @@ def quantize_4bit(x: np.ndarray, *, block: int = 256, seed: int) -> tuple[np.nda
     levels, scales = _round_levels(x, 7, block=block, seed=seed)
     nibbles = np.append(levels, np.zeros(x.size % 2, np.int8)).view(np.uint8) & np.uint8(15)
     return nibbles[::2] | nibbles[1::2] << np.uint8(4), scales
+
+
+def quantize_2bit(x: np.ndarray, *, block: int = 256, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(packed (ceil(P / 4),) uint8, scales (ceil(P / block),) float32)."""
+    levels, scales = _round_levels(x, 1, block=block, seed=seed)
+    pairs = np.append(levels, np.zeros(-x.size % 4, np.int8)).view(np.uint8) & np.uint8(3)
+    return np.bitwise_or.reduce([pairs[place::4] << np.uint8(2 * place) for place in range(4)]), scales
+
+
+def quantize_sign(x: np.ndarray, *, block: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """(packed (ceil(P / 8),) uint8, scales (ceil(P / block),) float32)."""
+    scales, _ = _scales(x, 1, ONE_STEP, block=block)
+    minus = (x < 0) & (scales[np.arange(x.size) // block] > 0)
+    for b in np.flatnonzero(scales):
+        part = np.abs(x[b * block : (b + 1) * block]).astype(np.float64)
+        lanes = np.append(part, np.zeros(-part.size % SIGN_LANES)).reshape(-1, SIGN_LANES)
+        squares, absolutes = (_in_order(rows) for rows in (lanes * lanes, lanes))
+        scales[b] = np.float32(squares / absolutes)
+    return np.packbits(minus, bitorder="little"), scales
+
+
+def _in_order(rows: np.ndarray) -> np.float64:
+    """The sum of `rows` (R, lanes) as the kernel adds: down each lane, then over the lanes."""
+    return np.cumsum(np.cumsum(rows, axis=0)[-1])[-1]
 
 
 def quantize_1bit(x: np.ndarray, *, block: int = 256, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +89,11 @@ def dequantize_4bit(packed: np.ndarray, scales: np.ndarray, *, size: int, block:
     return dequantize_int8(unpack_4bit(packed, size), scales, block=block)
 
 
+def dequantize_2bit(packed: np.ndarray, scales: np.ndarray, *, size: int, block: int = 256) -> np.ndarray:
+    """level * scale (size,) float32."""
+    return dequantize_int8(unpack_2bit(packed, size), scales, block=block)
+
+
 def dequantize_1bit(packed: np.ndarray, scales: np.ndarray, *, size: int, block: int = 256) -> np.ndarray:
     """±scale (size,) float32."""
     return dequantize_int8(unpack_1bit(packed, size), scales, block=block)
@@ -68,6 +103,12 @@ def unpack_4bit(packed: np.ndarray, size: int) -> np.ndarray:
     """The int8 levels (size,), the low half of a byte first."""
     nibbles = np.stack([packed & np.uint8(15), packed >> np.uint8(4)], axis=1).ravel()[:size].view(np.int8)
     return (nibbles ^ np.int8(8)) - np.int8(8)
+
+
+def unpack_2bit(packed: np.ndarray, size: int) -> np.ndarray:
+    """levels (size,) int8 of what `quantize_2bit` packed."""
+    pairs = np.stack([packed >> np.uint8(2 * place) & np.uint8(3) for place in range(4)], axis=1)
+    return ((pairs.reshape(-1)[:size] ^ np.uint8(2)).astype(np.int8) - np.int8(2)).astype(np.int8)
 
 
 def unpack_1bit(packed: np.ndarray, size: int) -> np.ndarray:

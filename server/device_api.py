@@ -8,6 +8,8 @@ a repeated check-in gets the same assignment, and a repeated report is known by 
 import base64
 import binascii
 import json
+from collections.abc import Callable
+from http import HTTPStatus
 
 from flask import Blueprint, Response, current_app, request
 from werkzeug.exceptions import Gone, UnsupportedMediaType
@@ -16,7 +18,7 @@ from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Wait
 from kbdfl.errors import DataError, NotFound, Unauthorised
 from kbdfl.identity import verify_request
-from kbdfl.server.service import TaskService
+from kbdfl.server.service import ModelBody, TaskService
 
 device_api = Blueprint("device_api", __name__, url_prefix="/v1")
 
@@ -100,25 +102,43 @@ def _tier(body: dict) -> str:
     return tier
 
 
-@device_api.get("/models/<int:version>", defaults={"control": False})
-@device_api.get("/models/<int:version>/control", defaults={"control": True})
-def model(version: int, control: bool) -> Response:
-    """The frame of the version that an assignment names, or SCAFFOLD's c beside it, with an entity tag."""
+@device_api.get("/models/<int:version>", defaults={"held": None})
+@device_api.get("/models/<int:version>/from/<int:held>")
+def model(version: int, held: int | None) -> Response:
+    """The frame that brings a phone which holds version `held`, if any, to the version of its assignment."""
+    return _fetched(lambda: service().model(version, held=held), lambda: version < service().version)
+
+
+@device_api.get("/models/<int:version>/control")
+def control(version: int) -> Response:
+    """SCAFFOLD's c beside a version."""
+    return _fetched(lambda: service().control(version), lambda: version < service().version)
+
+
+@device_api.get("/rounds/<int:number>/model")
+def part(number: int) -> Response:
+    """What a round's phones are sent of the model, where they need not have all of it."""
+    return _fetched(lambda: service().part(number), lambda: number < service().round)
+
+
+def _fetched(body_of: Callable[[], ModelBody], late: Callable[[], bool]) -> Response:
+    """A body that never changes, with an entity tag, and in ranges, so that a broken download goes on where it was.
+
+    One that is not there was once, if the phone is `late`.
+    """
     _signed(request.get_data(cache=False))
     try:
-        body = service().model(version, control=control)
+        body = body_of()
     except NotFound as error:
-        if version < service().version:
+        if late():
             raise Gone(str(error)) from None
         raise
-    response = Response(content_type="application/octet-stream")
+    response = Response(body.content, content_type="application/octet-stream")
     response.set_etag(body.etag)
     response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
-    if request.if_none_match.contains(body.etag):
-        response.status_code = 304
-    else:
-        response.set_data(body.content)
-        service().downloaded(len(body.content))
+    response.make_conditional(request, accept_ranges=True, complete_length=len(body.content))
+    if response.status_code != HTTPStatus.NOT_MODIFIED:
+        service().downloaded(response.content_length)
     return response
 
 

@@ -32,6 +32,7 @@ from kbdfl.wire import encode_model
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
+KEPT_BODIES = 64  # of encoded models: phones that hold the same version get the same bytes
 KEPT_VERSIONS = 4  # in an asynchronous task, for phones that checked in just before the newest
 
 
@@ -52,9 +53,8 @@ class Background:
 
 @dataclass(frozen=True, slots=True)
 class ModelBody:
-    """A model version as it goes over the wire, with a strong entity tag."""
+    """A model version, or a part of one, as it goes over the wire, with a strong entity tag."""
 
-    version: int
     content: bytes
     etag: str
 
@@ -78,13 +78,13 @@ class TaskService:
         self._worker = Worker()
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
-        self._bodies: dict[tuple[int, bool], ModelBody] = {}  # by version, of the model and of SCAFFOLD's c
+        self._bodies: dict[tuple[int, str], ModelBody] = {}  # of versions and of what goes with them
         self._committed_since_start = 0
         self._started_s = clock()
         self.task = coordinator.task
         mode = self.task.algorithm.mode
         self._concurrency = mode.concurrency if isinstance(mode, FedBuff) else None
-        self._kept = 1 if self._concurrency is None else KEPT_VERSIONS
+        self._served = 1 if self._concurrency is None else KEPT_VERSIONS
         self.folder = store.folder
         self.bundle: ServedBundle | None = None
 
@@ -133,38 +133,57 @@ class TaskService:
     def check_in(self, device: str, *, tier: str = "") -> Assignment | Wait | Finished:
         with self._lock:
             answer = self._coordinator.check_in(device, self._clock(), tier=tier)
-            if isinstance(answer, Assignment):
-                self._encoded(control=False)  # the phone may ask for it once it is superseded
+            if isinstance(answer, Assignment) and not self.task.algorithm.client.partial_model:
+                self.model(answer.version)  # the phone may ask for it once it is superseded
             return answer
 
-    def model(self, version: int, *, control: bool = False) -> ModelBody:
-        """The wire form of the current version, or of the `control` variate beside it; each is encoded once.
+    def model(self, version: int, *, held: int | None = None) -> ModelBody:
+        """The wire form of a version, for a phone that holds version `held`; each is encoded once.
 
-        An asynchronous task keeps its last few. Raises NotFound for any other version, and for a control variate
-        where the task keeps none.
+        An asynchronous task serves its last few versions. Raises NotFound for any other.
         """
         with self._lock:
-            if version == self._coordinator.version:
-                return self._encoded(control=control)
-            body = self._bodies.get((version, control))
-            if body is None or version <= self._coordinator.version - self._kept:
-                raise NotFound(f"version {self._coordinator.version} is served, not {version}")
-            return body
+            newest = self._coordinator.version
+            if not newest - self._served < version <= newest:
+                raise NotFound(f"version {newest} is served, not {version}")
+            downlink = self._coordinator.downlink
+            return self._body(version, f"from {held}", lambda: downlink.frame(version, held=held))
 
-    def _encoded(self, *, control: bool) -> ModelBody:
-        version = self._coordinator.version
-        if (version, control) not in self._bodies:
-            vector = self._coordinator.control if control else self._coordinator.params
+    def control(self, version: int) -> ModelBody:
+        """SCAFFOLD's c beside the newest version. Raises NotFound for another, or where the task keeps none."""
+        with self._lock:
+            vector, spec = self._coordinator.control, self.task.config.spec
             if vector is None:
                 raise NotFound("this task keeps no control variates")
-            content = encode_model(vector, version=version, spec_hash=self.task.config.spec.hash)
-            self._bodies = {key: body for key, body in self._bodies.items() if key[0] > version - self._kept}
-            self._bodies[version, control] = ModelBody(version, content, hashlib.sha256(content).hexdigest())
-        return self._bodies[version, control]
+            if version != self._coordinator.version:
+                raise NotFound(f"version {self._coordinator.version} is served, not {version}")
+            return self._body(
+                version, "control", lambda: encode_model(vector, version=version, spec_hash=spec.hash)
+            )
+
+    def part(self, number: int) -> ModelBody:
+        """What the phones of round `number` are sent of a model that they need not have all of."""
+        with self._lock:
+            return self._body(
+                self._coordinator.version, f"round {number}", lambda: self._coordinator.part(number)
+            )
+
+    def _body(self, version: int, what: str, encode: Callable[[], bytes]) -> ModelBody:
+        if (version, what) not in self._bodies:
+            content = encode()
+            oldest = self._coordinator.version - self._served
+            kept = [item for item in self._bodies.items() if item[0][0] > oldest]
+            self._bodies = dict(kept[-KEPT_BODIES:])
+            self._bodies[version, what] = ModelBody(content, hashlib.sha256(content).hexdigest())
+        return self._bodies[version, what]
 
     @property
     def version(self) -> int:
         return self._coordinator.version
+
+    @property
+    def round(self) -> int:
+        return self._coordinator.round
 
     def downloaded(self, nbytes: int) -> None:
         with self._lock:

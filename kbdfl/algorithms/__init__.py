@@ -3,6 +3,7 @@
 from kbdfl.algorithms.aggregate import AGGREGATES, Aggregate, Mean
 from kbdfl.algorithms.base import PRESETS, WEIGHTS, Algorithm
 from kbdfl.algorithms.client import ClientRule
+from kbdfl.algorithms.download import Download
 from kbdfl.algorithms.mode import MODES, FedBuff, Mode, Synchronous
 from kbdfl.algorithms.oort import Oort
 from kbdfl.algorithms.robust import Krum, Median, TrimmedMean
@@ -29,6 +30,7 @@ __all__ = [
     "AvailabilityAware",
     "ClientRule",
     "DeadlineAware",
+    "Download",
     "FedAdagrad",
     "FedAdam",
     "FedAvg",

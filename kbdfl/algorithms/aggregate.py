@@ -8,7 +8,7 @@ import numpy as np
 
 from kbdfl.algorithms.robust import Cohort, Krum, Median, TrimmedMean
 from kbdfl.kernels.accumulate import l2_norm
-from kbdfl.transform import Transform, Update, accumulate_chain, decode_chain
+from kbdfl.transform import Draws, Transform, Update, accumulate_chain, decode_chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ AGGREGATES: dict[str, type] = {"mean": Mean, "median": Median, "trimmed-mean": T
 class Gathering(Protocol):
     """The reports of one round."""
 
-    def add(self, device: str, update: Update, *, weight: float, scale: float = 1.0) -> None:
-        """Count a device's update, `scale` times as long as it is.
+    def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
+        """Count a device's update, `scale` times as long as it is; `draws` are its report's.
 
         Raises WireError for one that is not finite or not whole, and changes nothing.
         """
@@ -67,12 +67,12 @@ class _Sum:
         self._transforms, self._norm_bound = transforms, norm_bound
         self._total, self._weight = np.zeros(size, np.float32), 0.0
 
-    def add(self, device: str, update: Update, *, weight: float, scale: float = 1.0) -> None:
+    def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
         factor = scale
         if self._norm_bound:
-            delta = decode_chain(self._transforms, update, self._total.size)
+            delta = decode_chain(self._transforms, update, self._total.size, draws)
             factor *= bounding_factor(delta, self._norm_bound)
-        accumulate_chain(self._transforms, update, weight=weight * factor, acc=self._total)
+        accumulate_chain(self._transforms, update, draws, weight=weight * factor, acc=self._total)
         self._weight += weight
 
     def mean(self) -> np.ndarray:
@@ -87,13 +87,17 @@ class _Kept:
     ) -> None:
         self._aggregate, self._transforms = aggregate, transforms
         self._size, self._norm_bound = size, norm_bound
-        self._updates: dict[str, tuple[Update, float]] = {}
+        self._updates: dict[str, tuple[Update, Draws, float]] = {}
 
-    def add(self, device: str, update: Update, *, weight: float, scale: float = 1.0) -> None:
-        delta = decode_chain(self._transforms, update, self._size)  # one that cannot be read is refused now
-        self._updates[device] = update, scale * bounding_factor(delta, self._norm_bound)
+    def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
+        delta = decode_chain(
+            self._transforms, update, self._size, draws
+        )  # one that cannot be read is refused now
+        self._updates[device] = update, draws, scale * bounding_factor(delta, self._norm_bound)
 
     def mean(self) -> np.ndarray:
         # By name: the order in which reports arrived must not show in the last bits, nor break a tie.
-        updates, factors = zip(*(self._updates[device] for device in sorted(self._updates)), strict=True)
-        return self._aggregate.combine(Cohort(self._transforms, self._size, updates, factors))
+        updates, draws, factors = zip(
+            *(self._updates[device] for device in sorted(self._updates)), strict=True
+        )
+        return self._aggregate.combine(Cohort(self._transforms, self._size, updates, draws, factors))

@@ -6,6 +6,7 @@ from math import sqrt
 
 from kbdfl.algorithms.aggregate import Aggregate, Mean
 from kbdfl.algorithms.client import ClientRule
+from kbdfl.algorithms.download import Download
 from kbdfl.algorithms.mode import FedBuff, Mode, Synchronous
 from kbdfl.algorithms.selection import Selection, Uniform
 from kbdfl.algorithms.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerRule
@@ -28,7 +29,7 @@ def chain(upload: str, update_clip_norm: float) -> tuple[Transform, ...]:
 class Algorithm:
     """One way to learn from phones.
 
-    upload            a name in `kbdfl.codec.UPLOADS`: how a delta is written on the wire
+    upload            a name in `kbdfl.codec.UPLOADS`, or a chain of steps: how a delta is written on the wire
     update_clip_norm  the phone scales its delta down to this L2 norm before it is encoded, and the server, which
                       does not believe it, what it decodes (Sun et al. 2019, arXiv 1911.07963); 0 = no bound
     weights           a name in WEIGHTS: a mean weighs updates by their `examples`, their `sqrt`, or all alike
@@ -36,6 +37,7 @@ class Algorithm:
     aggregate         how a round's updates become one; all but `Mean` weigh phones alike, whatever `weights` says
     mode              whether phones work in rounds of a cohort, or asynchronously
     selection         which of the phones that check in are given work
+    download          what phones receive of the model
     """
 
     client: ClientRule = ClientRule()
@@ -47,6 +49,7 @@ class Algorithm:
     aggregate: Aggregate = Mean()
     mode: Mode = Synchronous()
     selection: Selection = Uniform()
+    download: Download = Download()
 
     def __post_init__(self) -> None:
         if not 0 <= self.update_clip_norm < float("inf"):

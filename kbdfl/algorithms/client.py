@@ -33,6 +33,9 @@ class ClientRule:
                          (`kbdfl.algorithms.sampled`); 0 = all, exactly
     report_words         words whose rows the phones of a round report, the same for all of them
                          (`kbdfl.algorithms.coordinates`); 0 = all
+    partial_model        a phone is sent no other rows than those either, and takes other words for unknown
+    feedback_rounds      what encoding lost of a phone's last report is added to its next one, if that comes within
+                         so many rounds (error feedback); 0 = it is forgotten
     """
 
     epochs: int = 1
@@ -51,12 +54,21 @@ class ClientRule:
     max_words: int = 30
     candidates: int = 0
     report_words: int = 0
+    partial_model: bool = False
+    feedback_rounds: int = 0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "max_messages", "max_words"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("steps", "decay_rounds", "control_rounds", "candidates", "report_words"):
+        for name in (
+            "steps",
+            "decay_rounds",
+            "control_rounds",
+            "candidates",
+            "report_words",
+            "feedback_rounds",
+        ):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
         for name in ("learning_rate", "final_learning_rate"):
@@ -70,7 +82,13 @@ class ClientRule:
 
         if self.scaffold not in OPTIONS:
             raise ConfigError(f"scaffold must be 0, 1 or 2, got {self.scaffold}")
-        for name in ("momentum", "proximal", "candidates", "report_words"):
+        if self.partial_model and not self.report_words:
+            raise ConfigError("partial_model needs report_words > 0, the rows that are sent, got 0")
+        if self.partial_model and self.candidates:
+            raise ConfigError(
+                f"candidates must be 0 with partial_model, whose words are the candidates, got {self.candidates}"
+            )
+        for name in ("momentum", "proximal", "candidates", "report_words", "feedback_rounds"):
             if self.scaffold and getattr(self, name):
                 raise ConfigError(f"{name} must be 0 with scaffold, got {getattr(self, name)}")
 

@@ -12,18 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from kbdfl.errors import ConfigError
-from kbdfl.transform import Transform, Update, accumulate_chain, decode_span
+from kbdfl.transform import Draws, Transform, Update, accumulate_chain, decode_span
 
 CHUNK = 1 << 14  # a multiple of the codecs' blocks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cohort:
-    """n updates of `size` values, encoded by `transforms`; each counts `factors[i]` times as long as it is."""
+    """n updates of `size` values, encoded by `transforms` with `draws`; each counts `factors[i]` times as long."""
 
     transforms: Sequence[Transform]
     size: int
     updates: Sequence[Update]
+    draws: Sequence[Draws]
     factors: Sequence[float]
 
     def chunks(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -32,8 +33,9 @@ class Cohort:
         for start in range(0, self.size, CHUNK):
             span = slice(start, min(start + CHUNK, self.size))
             part = matrix[:, : span.stop - start]
-            for row, update, factor in zip(part, self.updates, self.factors, strict=True):
-                np.multiply(decode_span(self.transforms, update, span), np.float32(factor), out=row)
+            for row, update, draws, factor in zip(part, self.updates, self.draws, self.factors, strict=True):
+                values = decode_span(self.transforms, update, span, self.size, draws)
+                np.multiply(values, np.float32(factor), out=row)
             yield span, part
 
 
@@ -127,9 +129,8 @@ class Krum:
         """float32 (P,)."""
         total, chosen = np.zeros(cohort.size, np.float32), self.chosen(cohort)
         for place in chosen:
-            accumulate_chain(
-                cohort.transforms, cohort.updates[place], weight=cohort.factors[place], acc=total
-            )
+            update, draws = cohort.updates[place], cohort.draws[place]
+            accumulate_chain(cohort.transforms, update, draws, weight=cohort.factors[place], acc=total)
         return total / np.float32(len(chosen))
 
 

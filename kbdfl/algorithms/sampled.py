@@ -13,7 +13,7 @@ import numpy as np
 from kbdfl.algorithms.coordinates import OF_WORDS, Coordinates, take_rows
 from kbdfl.algorithms.words import DrawnWords
 from kbdfl.model import CifgConfig
-from kbdfl.text import IGNORED, PackedBatches
+from kbdfl.text import IGNORED, UNK, PackedBatches
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +38,14 @@ class Submodel:
         return CifgConfig(len(self.rows), whole.embed, whole.hidden)
 
     def take(self, params: np.ndarray) -> np.ndarray:
-        """What to train of `params` float32 (P,), which stay as they are; `params` itself if it is all of them."""
-        taken = take_rows(params, self.coordinates.config, self.rows)
+        """What to train of `params` float32 (P,), which stay as they are; `params` itself if it is all of them.
+
+        Of a partial model, which has no rows but these, it is all that is trained.
+        """
+        if len(params) == self.config.spec.size < self.coordinates.config.spec.size:
+            taken = params.copy()
+        else:
+            taken = take_rows(params, self.coordinates.config, self.rows)
         if taken is not params:  # over all words the softmax is exact: nobody stands for others
             self.config.spec.views(taken)["bias"][:] += self.log_weight
         return taken
@@ -59,6 +65,17 @@ class Submodel:
             else:
                 view[:] = trained[name]
         return out
+
+
+def partial(coordinates: Coordinates, batches: PackedBatches) -> Submodel:
+    """The words of `coordinates` alone: others count as unknown, and are not learned."""
+    there = np.zeros(coordinates.config.vocab, bool)
+    there[coordinates.words.rows] = True
+    inputs = np.where(there[batches.inputs], batches.inputs, np.int32(UNK))
+    known = (batches.targets != IGNORED) & there[batches.targets]
+    targets = np.where(known, batches.targets, np.int32(IGNORED))
+    seen = PackedBatches(inputs, targets, batches.active, batches.steps)
+    return submodel(coordinates, coordinates.words, seen)
 
 
 def submodel(coordinates: Coordinates, candidates: DrawnWords, batches: PackedBatches) -> Submodel:

@@ -15,7 +15,7 @@ import numpy as np
 
 from kbdfl.algorithms.aggregate import bounding_factor
 from kbdfl.algorithms.server import State
-from kbdfl.transform import Transform, Update, decode_chain
+from kbdfl.transform import Draws, Transform, Update, decode_chain
 
 CONTROL_STATE = ("control", "control_weight")  # of the server, beside its rule's
 OPTIONS = (0, 1, 2)  # none, and how the paper renews a c_i
@@ -38,13 +38,13 @@ def renewed_control(
 
 
 def read_change(
-    transforms: Sequence[Transform], update: Update, *, size: int, norm_bound: float
+    transforms: Sequence[Transform], update: Update, draws: Draws, *, size: int, norm_bound: float
 ) -> np.ndarray:
     """c_i+ - c_i, float32 (P,), as phone and server both take it from a report. Raises WireError.
 
     What is longer than `norm_bound` > 0 is scaled down to it, as a delta is.
     """
-    change = decode_chain(transforms, update, size)
+    change = decode_chain(transforms, update, size, draws)
     return np.float32(bounding_factor(change, norm_bound)) * change
 
 

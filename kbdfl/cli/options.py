@@ -64,7 +64,24 @@ _OPTIONS = [
         help="Sampled softmax: words besides a phone's own; 0 = exact.  [default: 0]",
     ),
     click.option("--report-words", type=int, help="Words whose rows a round reports; 0 = all.  [default: 0]"),
-    click.option("--upload", help="int8 or float32.  [default: int8]"),
+    click.option(
+        "--partial-model/--no-partial-model",
+        default=None,
+        help="Phones are sent the rows of those words only.  [default: no]",
+    ),
+    click.option(
+        "--feedback-rounds",
+        type=int,
+        help="Rounds in which a phone makes up for what encoding lost; 0 = none.  [default: 0]",
+    ),
+    click.option(
+        "--upload",
+        help="float32, int8, compact, tiny-uplink, summable, or steps such as topk:0.05+int4.  [default: int8]",
+    ),
+    click.option("--download", help="Of the model: float32, or grid and differences.  [default: float32]"),
+    click.option(
+        "--download-steps", type=float, help="Steps of the grid to a root mean square.  [default: 1]"
+    ),
     click.option("--update-clip-norm", type=float, help="Bound on an update's norm; 0 = none.  [default: 0]"),
     click.option("--weights", help="Of updates: examples, uniform or sqrt.  [default: examples]"),
     click.option(

@@ -1,20 +1,74 @@
-"""Forms in which an update travels, and the chains a run may ask for by name."""
+"""Forms in which an update travels: steps, the chains that they make, and the chains that have a name.
+
+A chain is written as its steps from the device to the wire, `topk:0.05+int4`: a name, and after a colon the
+fraction that it keeps, if it takes one.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
 
 from kbdfl.codec.clip import ClipNorm
 from kbdfl.codec.dense import Float32, Int8
+from kbdfl.codec.packed import Int2, Int4, Sign
+from kbdfl.codec.places import Nonzero, Outliers, TopK
+from kbdfl.codec.rotate import Rotate, SharedRotate
+from kbdfl.codec.subset import Sample, SharedSample
 from kbdfl.errors import ConfigError
-from kbdfl.transform import Transform
+from kbdfl.transform import Transform, check_chain
 
-UPLOADS: dict[str, tuple[Transform, ...]] = {
-    "float32": (Float32(),),
-    "int8": (Int8(),),
+STEPS: dict[str, type[Transform]] = {
+    step.name: step
+    for step in (
+        Nonzero,
+        TopK,
+        Outliers,
+        Sample,
+        SharedSample,
+        Rotate,
+        SharedRotate,
+        Float32,
+        Int8,
+        Int4,
+        Int2,
+        Sign,
+    )
+}
+WITH_FRACTION = (TopK, Outliers, Sample, SharedSample)
+
+UPLOADS: dict[str, str] = {
+    "float32": "float32",
+    "int8": "int8",
+    "compact": "nonzero+int4",
+    "tiny-uplink": "topk:0.04+sign",
+    "summable": "rotate-shared+shared:0.125+int8",
 }
 
-__all__ = ["UPLOADS", "ClipNorm", "Float32", "Int8", "upload_chain"]
+__all__ = ["STEPS", "UPLOADS", "ClipNorm", "Float32", "Int8", "upload_chain"]
 
 
-def upload_chain(name: str) -> tuple[Transform, ...]:
-    """The chain called `name`. Raises ConfigError for a name that is not in UPLOADS."""
-    if name not in UPLOADS:
-        raise ConfigError(f"upload must be one of {', '.join(sorted(UPLOADS))}, got {name!r}")
-    return UPLOADS[name]
+@lru_cache(maxsize=64)
+def upload_chain(upload: str) -> tuple[Transform, ...]:
+    """The chain called `upload`, or written so. Raises ConfigError for one that is neither or makes no sense."""
+    chain = tuple(_step(written) for written in UPLOADS.get(upload, upload).split("+"))
+    check_chain(chain)
+    return chain
+
+
+def _step(written: str) -> Transform:
+    name, colon, fraction = written.partition(":")
+    if name not in STEPS:
+        raise ConfigError(
+            f"upload must be one of {', '.join(UPLOADS)}, or steps of {', '.join(STEPS)} joined by +, "
+            f"got {written!r}"[:300]
+        )
+    make: Callable[..., Transform] = STEPS[name]
+    if (STEPS[name] in WITH_FRACTION) != bool(colon):
+        raise ConfigError(
+            f"{name} must be written {name}{'' if colon else ':FRACTION'}, got {written!r}"[:200]
+        )
+    if not colon:
+        return make()
+    try:
+        return make(float(fraction))
+    except ValueError:
+        raise ConfigError(f"{name} must keep a fraction in (0, 1], got {fraction!r}"[:200]) from None

@@ -8,7 +8,7 @@ import numpy as np
 
 from kbdfl.errors import ConfigError
 from kbdfl.kernels.accumulate import norm_clip
-from kbdfl.transform import Transform, Update
+from kbdfl.transform import Draws, Transform, Update
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class ClipNorm(Transform):
         if not (isfinite(self.clip_norm) and self.clip_norm > 0):
             raise ConfigError(f"clip_norm must be finite and > 0, got {self.clip_norm}")
 
-    def encode(self, update: Update, *, seed: int) -> Update:
+    def encode(self, update: Update, draws: Draws) -> Update:
         clipped = np.empty_like(update.delta)
         norm_clip(update.delta, self.clip_norm, out=clipped)
         return Update.of_delta(clipped)

@@ -73,11 +73,17 @@ REPORT_FIELDS = {
 CONTROL_FIELDS = {"first_control": lambda value: type(value) is bool}  # of a report with a control variate
 CONTROL = "control."  # begins the names of its sections
 MODEL_FIELDS = {"version": _count, "spec_hash": _spec_hash}
+GRID_FIELDS = MODEL_FIELDS | {
+    "base": lambda value: value is None or _count(value),
+    "bits": lambda value: type(value) is int and value in (2, 4, 8),
+}
 
 
 def _checked(kind: int, fields: dict) -> dict:
     """`fields`, which must be exactly those of `kind` and in range."""
     wanted = MODEL_FIELDS if kind == MODEL else REPORT_FIELDS
+    if kind == MODEL and "bits" in fields:
+        wanted = GRID_FIELDS
     if kind == REPORT and "first_control" in fields:
         wanted = wanted | CONTROL_FIELDS
     if fields.keys() != wanted.keys():
@@ -99,11 +105,58 @@ def decode_model(data: bytes | memoryview, *, max_bytes: int) -> tuple[np.ndarra
     frame = decode_frame(data, kind=MODEL, max_bytes=max_bytes)
     fields = _checked(MODEL, frame.fields)
     params = frame.sections.get("params")
-    if len(frame.sections) != 1 or params is None or params.dtype != np.float32 or params.ndim != 1:
+    if (
+        "bits" in fields
+        or len(frame.sections) != 1
+        or params is None
+        or params.dtype != np.float32
+        or params.ndim != 1
+    ):
         raise WireError("a model must have one section, params, float32 of one axis")
     if not np.isfinite(params).all():
         raise WireError("a model must be finite, got a NaN or an infinity")
     return params, fields["version"], fields["spec_hash"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GridModel:
+    """A model on a grid as it travels: whole, or as the difference from version `base`; `kbdfl.codec.grid` has both.
+
+    `bits` a level takes in `packed` uint8; `escapes` int8 are the levels that need more; `exponents` int8.
+    """
+
+    version: int
+    spec_hash: str
+    base: int | None
+    bits: int
+    exponents: np.ndarray
+    packed: np.ndarray
+    escapes: np.ndarray
+
+
+_GRID_SECTIONS = {"exponents": np.int8, "packed": np.uint8, "escapes": np.int8}
+
+
+def encode_grid(model: GridModel) -> bytes:
+    """A MODEL frame of a model on a grid, compressed where that is smaller."""
+    fields = {name: getattr(model, name) for name in GRID_FIELDS}
+    sections = {name: getattr(model, name) for name in _GRID_SECTIONS}
+    return encode_frame(MODEL, _checked(MODEL, fields), sections, compress=True)
+
+
+def decode_grid(data: bytes | memoryview, *, max_bytes: int) -> GridModel:
+    """The inverse of `encode_grid`; whether its sections fit each other is the reader's to check.
+
+    Raises WireError or TooLarge.
+    """
+    frame = decode_frame(data, kind=MODEL, max_bytes=max_bytes)
+    fields = _checked(MODEL, frame.fields)
+    if fields.keys() != GRID_FIELDS.keys() or frame.sections.keys() != _GRID_SECTIONS.keys():
+        raise WireError(f"a model on a grid must have the sections {sorted(_GRID_SECTIONS)} and their fields")
+    for name, dtype in _GRID_SECTIONS.items():
+        if frame.sections[name].dtype != dtype or frame.sections[name].ndim != 1:
+            raise WireError(f"section {name} must be {np.dtype(dtype)} of one axis")
+    return GridModel(**fields, **frame.sections)
 
 
 def encode_report(

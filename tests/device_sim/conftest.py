@@ -72,6 +72,7 @@ def assignment(vocabulary, model, params):
         vocabulary=vocabulary.sha256,
         config=model,
         client=ClientRule(batch_size=4, learning_rate=1.0),
+        download="float32",
         upload="int8",
         update_clip_norm=0.0,
         seed=99,

@@ -41,7 +41,10 @@ def play(task, params, sentences, **options):
     frame = train(task, params, prepare(task, sentences), device="ann", **options)
     report = decode_report(frame, max_bytes=1 << 20)
     transforms = chain(task.upload, task.update_clip_norm)
-    return report, *(decode_chain(transforms, part, params.size) for part in (report.update, report.control))
+    return report, *(
+        decode_chain(transforms, part, params.size, draws)
+        for part, draws in ((report.update, task.draws), (report.control, task.control_draws))
+    )
 
 
 def plain_delta(task, params, sentences, **options):

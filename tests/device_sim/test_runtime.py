@@ -45,7 +45,7 @@ def delta_of(assignment, params, run):
 def decoded(frame, assignment):
     report = decode_report(frame, max_bytes=1 << 20)
     chain_of = chain(assignment.upload, assignment.update_clip_norm)
-    return report, decode_chain(chain_of, report.update, assignment.config.spec.size)
+    return report, decode_chain(chain_of, report.update, assignment.config.spec.size, assignment.draws)
 
 
 # the model

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kbdfl.codec import UPLOADS
-from kbdfl.transform import encode_chain
+from kbdfl.codec import UPLOADS, upload_chain
+from kbdfl.transform import Draws, encode_chain
 from kbdfl.wire import encode_model, encode_report
 
 FIELDS = {
@@ -35,8 +35,8 @@ def vector() -> np.ndarray:
 def frames() -> dict[str, bytes]:
     """File name -> frame."""
     made = {"model.bin": encode_model(vector(), version=3, spec_hash=FIELDS["spec_hash"])}
-    for upload, chain in UPLOADS.items():
-        update = encode_chain(chain, vector(), seed=SEED)
+    for upload in UPLOADS:
+        update = encode_chain(upload_chain(upload), vector(), Draws(SEED, 0))
         made[f"report_{upload}.bin"] = encode_report(update, upload=upload, **FIELDS)
     return made
 

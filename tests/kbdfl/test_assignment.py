@@ -19,6 +19,7 @@ ASSIGNMENT = Assignment(
     vocabulary="ef" * 32,
     config=CifgConfig(vocab=9, embed=3, hidden=5),
     client=ClientRule(learning_rate=0.1),
+    download="float32",
     upload="int8",
     update_clip_norm=0.5,
     seed=2**64 - 1,
@@ -26,9 +27,9 @@ ASSIGNMENT = Assignment(
     deadline_s=119.99999999999999,
     max_report_bytes=70_000,
 )
-TEXTS = {"task", "model_sha256", "spec", "vocabulary", "upload"}
+TEXTS = {"task", "model_sha256", "spec", "vocabulary", "upload", "download"}
 NUMBERS = {"round", "version", "seed", "round_seed", "max_report_bytes"}
-BOOLEANS = {"partial_work"}
+BOOLEANS = {"partial_work", "partial_model"}
 FLOATS = {"update_clip_norm", "deadline_s", "clip_norm", "momentum", "proximal"}
 FLOATS |= {"learning_rate", "final_learning_rate"}
 PLACES = [

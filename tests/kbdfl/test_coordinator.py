@@ -19,14 +19,14 @@ from kbdfl.algorithms import (
     TrimmedMean,
 )
 from kbdfl.assignment import Assignment
-from kbdfl.codec import UPLOADS
+from kbdfl.codec import upload_chain
 from kbdfl.coordinator import Coordinator, Finished, Wait
 from kbdfl.errors import ConfigError, Conflict, KbdflError, ModelError, TooLarge, WireError
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.params import digest
 from kbdfl.rounds import MemoryStore
 from kbdfl.task import RoundRule, Task
-from kbdfl.transform import Update, decode_chain, encode_chain
+from kbdfl.transform import Draws, Update, decode_chain, encode_chain
 from kbdfl.wire import decode_report, encode_report
 
 CONFIG = CifgConfig(vocab=8, embed=2, hidden=3)
@@ -73,7 +73,9 @@ def frame_of(task, assignment, device, /, *, delta=None, seed=0, **changes):
         "tokens": 10,
         "train_loss": 2.0,
     }
-    update = encode_chain(UPLOADS[task.algorithm.upload], delta, seed=assignment.seed)  # a liar does not clip
+    update = encode_chain(
+        upload_chain(task.algorithm.upload), delta, assignment.draws
+    )  # a liar does not clip
     return encode_report(update, **(fields | changes))
 
 
@@ -232,7 +234,9 @@ class CoordinatorMachine(RuleBasedStateMachine):
         if committed:
             weights = np.array([min(report.examples, 5) for report in reports], np.float64)
             chain, size = self.task.algorithm.transforms, CONFIG.spec.size
-            deltas = np.array([decode_chain(chain, report.update, size) for report in reports], np.float64)
+            deltas = np.array(
+                [decode_chain(chain, report.update, size, Draws(0, 0)) for report in reports], np.float64
+            )
             self.serve((weights[:, None] * deltas).sum(0) / weights.sum())
             np.testing.assert_allclose(self.coordinator.params, self.params, rtol=1e-4, atol=1e-5)
             self.params = self.coordinator.params.astype(np.float64)

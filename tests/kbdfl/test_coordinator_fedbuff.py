@@ -61,7 +61,7 @@ def frame_of(task, assignment, device, /, *, seed=0, update=None, **changes):
         "tokens": 10,
         "train_loss": 2.0,
     }
-    update = update or encode_chain(task.algorithm.transforms, delta_of(seed), seed=assignment.seed)
+    update = update or encode_chain(task.algorithm.transforms, delta_of(seed), assignment.draws)
     return encode_report(update, **(fields | changes))
 
 

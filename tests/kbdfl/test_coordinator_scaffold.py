@@ -9,7 +9,7 @@ from kbdfl.errors import ModelError, WireError
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.rounds import MemoryStore
 from kbdfl.task import RoundRule, Task
-from kbdfl.transform import Update, encode_chain
+from kbdfl.transform import Draws, Update, encode_chain
 from kbdfl.wire import encode_report
 
 CONFIG = CifgConfig(vocab=8, embed=2, hidden=3)
@@ -42,9 +42,9 @@ def send(coordinator, device, *, change, first=True, examples=3, now=0.0):
     """A report of a delta of zeros and of `change`: a number, a form of its own, or None."""
     assignment, task = coordinator.check_in(device, now), coordinator.task
     if isinstance(change, float):
-        change = encode_chain(task.algorithm.transforms, vector(change), seed=1)
+        change = encode_chain(task.algorithm.transforms, vector(change), Draws(1, 0))
     frame = encode_report(
-        encode_chain(task.algorithm.transforms, vector(0.0), seed=1),
+        encode_chain(task.algorithm.transforms, vector(0.0), Draws(1, 0)),
         task=task.name,
         round=assignment.round,
         device=device,
@@ -85,7 +85,7 @@ def test_changes_that_came_with_an_abandoned_round_count_with_the_next():
 
 def test_a_change_that_lies_about_its_norm_counts_up_to_the_bound():
     coordinator = coordinate(make_task(clip=0.5, cohort=1))
-    send(coordinator, "a", change=encode_chain(make_task().algorithm.transforms, vector(9.0), seed=1))
+    send(coordinator, "a", change=encode_chain(make_task().algorithm.transforms, vector(9.0), Draws(1, 0)))
     assert np.linalg.norm(coordinator.control) == pytest.approx(0.5)
 
 

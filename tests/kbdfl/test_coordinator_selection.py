@@ -62,7 +62,7 @@ def report(coordinator, device, assignment, now, *, train_loss=2.0, examples=3, 
         "tokens": 10,
         "train_loss": train_loss,
     } | changes
-    update = encode_chain(coordinator.task.algorithm.transforms, DELTA, seed=assignment.seed)
+    update = encode_chain(coordinator.task.algorithm.transforms, DELTA, assignment.draws)
     return coordinator.report(device, encode_report(update, **fields), now)
 
 

@@ -11,7 +11,7 @@ from kbdfl.errors import ModelError, WireError
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.rounds import MemoryStore
 from kbdfl.task import RoundRule, Task
-from kbdfl.transform import decode_chain, encode_chain
+from kbdfl.transform import Draws, decode_chain, encode_chain
 from kbdfl.wire import decode_report, encode_report
 
 CONFIG = CifgConfig(vocab=40, embed=2, hidden=3)
@@ -38,7 +38,7 @@ def frame_of(task, assignment, device, *, seed, spec_hash=None, size=None):
     size = assignment.coordinates.model.spec.size if size is None else size
     delta = 0.01 * np.random.default_rng(seed).standard_normal(size).astype(np.float32)
     return encode_report(
-        encode_chain(task.algorithm.transforms, delta, seed=assignment.seed),
+        encode_chain(task.algorithm.transforms, delta, assignment.draws),
         task=assignment.task,
         round=assignment.round,
         device=device,
@@ -105,7 +105,7 @@ def test_a_commit_moves_by_the_mean_of_the_decoded_reports_stretched(upload):
     before = coordinator.params
     at, reports = play(task, coordinator, seed=5)
     size = at.model.spec.size
-    deltas = [decode_chain(task.algorithm.transforms, report.update, size) for report in reports]
+    deltas = [decode_chain(task.algorithm.transforms, report.update, size, Draws(0, 0)) for report in reports]
     step = at.stretched(0.5 * np.mean(deltas, axis=0, dtype=np.float32))
     np.testing.assert_allclose(
         coordinator.params, at.put(before, at.take(before) + step), rtol=1e-4, atol=1e-6

@@ -11,6 +11,7 @@ from kbdfl.algorithms import (
     AvailabilityAware,
     ClientRule,
     DeadlineAware,
+    Download,
     FedAdagrad,
     FedAdam,
     FedAvg,
@@ -124,10 +125,11 @@ def test_the_file_holds_every_field():
     assert set(document["client"]) == {field.name for field in fields(ClientRule)}
     assert set(document["round"]) == {field.name for field in fields(RoundRule)}
     assert set(document["server"]) == {"rule"} | {field.name for field in fields(FedAdam)}
-    elsewhere = {"client", "server", "upload", "aggregate", "mode", "selection"}
+    elsewhere = {"client", "server", "upload", "download", "aggregate", "mode", "selection"}
     algorithm = {field.name for field in fields(Algorithm)} - elsewhere
     assert document["aggregate"] == {"rule": "mean"}
     assert document["mode"] == {"rule": "synchronous"}
+    assert set(document["download"]) == {field.name for field in fields(Download)}
     assert document["selection"] == {"rule": "uniform", "min_separation": 0}
     assert set(document["upload"]) == algorithm | {"codec"}
 
@@ -161,7 +163,7 @@ def test_an_empty_file_is_the_default_run(tmp_path):
         ({"run": {"evaluate_every": 0}}, "evaluate_every must be >= 1, got 0"),
         ({"run": 3}, "run must be a table, got 3"),
         ({"client": {"epochs": True}}, "client.epochs must be int, got True"),
-        ({"upload": {"codec": "morse"}}, "upload must be one of float32, int8, got 'morse'"),
+        ({"upload": {"codec": "morse"}}, "upload must be one of float32, int8, .*got 'morse'"),
         ({"upload": []}, "upload must be a table"),
         ({"server": 3}, "server must be a table, got 3"),
         ({"server": "fedavg"}, "server must be a table"),

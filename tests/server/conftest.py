@@ -20,7 +20,7 @@ from kbdfl.server.service import Background, TaskService
 from kbdfl.server.store import SqliteStore
 from kbdfl.task import RoundRule, Task
 from kbdfl.text import Vocabulary
-from kbdfl.transform import encode_chain
+from kbdfl.transform import Draws, encode_chain
 from kbdfl.wire import encode_report
 
 WORDS = "the you i to and see sea seen seem later hello how are we be there tomorrow thanks on at home"
@@ -90,7 +90,9 @@ class Phone:
             "tokens": 40,
             "train_loss": 3.5,
         }
-        update = encode_chain(algorithm.transforms, delta, seed=assignment["seed"])
+        update = encode_chain(
+            algorithm.transforms, delta, Draws(assignment["seed"], assignment["round_seed"])
+        )
         return encode_report(update, **(fields | changes))
 
     def report(self, number: int, frame: bytes, **more):

@@ -9,9 +9,10 @@ from kbdfl.algorithms import AGGREGATES, Krum, Mean, Median, TrimmedMean
 from kbdfl.algorithms.aggregate import bounding_factor, gather
 from kbdfl.algorithms.base import chain
 from kbdfl.errors import WireError
-from kbdfl.transform import Update, encode_chain
+from kbdfl.transform import Draws, Update, encode_chain
 
 SIZE = 600
+DRAWS = Draws(0, 0)
 KINDS = [Mean(), Median(), TrimmedMean(1), Krum(1)]
 
 
@@ -23,8 +24,8 @@ def gathered(kind, deltas, *, upload="float32", norm_bound=0.0, weights=None, or
     """The mean of `deltas`, which devices d0, d1, ... send in `order`, without clipping anything themselves."""
     gathering = gather(kind, chain(upload, norm_bound), size=SIZE, norm_bound=norm_bound)
     for i in order or range(len(deltas)):
-        update = encode_chain(chain(upload, 0.0), deltas[i], seed=i)
-        gathering.add(f"d{i}", update, weight=1.0 if weights is None else weights[i])
+        update = encode_chain(chain(upload, 0.0), deltas[i], Draws(i, 0))
+        gathering.add(f"d{i}", update, Draws(i, 0), weight=1.0 if weights is None else weights[i])
     return gathering.mean()
 
 
@@ -54,8 +55,8 @@ def test_a_mean_is_weighted():
 def test_a_scaled_update_is_shorter_and_weighs_as_before(norm_bound):
     gathering = gather(Mean(), chain("float32", norm_bound), size=SIZE, norm_bound=norm_bound)
     first, second = normal(1, 0.01), normal(2, 1e6 if norm_bound else 0.01)
-    gathering.add("a", Update({"values": first}), weight=1.0, scale=0.25)
-    gathering.add("b", Update({"values": second}), weight=3.0, scale=0.5)
+    gathering.add("a", Update({"values": first}), DRAWS, weight=1.0, scale=0.25)
+    gathering.add("b", Update({"values": second}), DRAWS, weight=3.0, scale=0.5)
     if norm_bound:
         second = norm_bound * second / np.linalg.norm(second.astype(np.float64))
     np.testing.assert_allclose(gathering.mean(), (0.25 * first + 0.5 * 3 * second) / 4, rtol=1e-4, atol=1e-6)
@@ -102,9 +103,9 @@ def test_a_report_that_is_not_finite_is_refused_and_does_not_count(kind, bad, no
     poisoned = normal(9)
     poisoned[SIZE // 2] = bad
     for i, delta in enumerate(honest):
-        gathering.add(f"d{i}", Update({"values": delta}), weight=1.0)
+        gathering.add(f"d{i}", Update({"values": delta}), DRAWS, weight=1.0)
         with pytest.raises(WireError, match="norm must be at most"):
-            gathering.add("liar", Update({"values": poisoned}), weight=1.0)
+            gathering.add("liar", Update({"values": poisoned}), DRAWS, weight=1.0)
     np.testing.assert_array_equal(gathering.mean(), gathered(kind, honest, norm_bound=norm_bound))
 
 
@@ -112,7 +113,7 @@ def test_a_report_that_is_not_finite_is_refused_and_does_not_count(kind, bad, no
 def test_a_report_of_another_size_is_refused_when_it_arrives(kind):
     gathering = gather(kind, chain("float32", 0.0), size=SIZE, norm_bound=0.0)
     with pytest.raises(WireError, match=f"{SIZE} values is needed, got 3"):
-        gathering.add("d", Update({"values": np.ones(3, np.float32)}), weight=1.0)
+        gathering.add("d", Update({"values": np.ones(3, np.float32)}), DRAWS, weight=1.0)
 
 
 def test_aggregates_have_names():

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from kbdfl.algorithms import PRESETS, WEIGHTS, Algorithm, ClientRule, FedBuff, Median
 from kbdfl.algorithms.base import chain
-from kbdfl.codec import UPLOADS, ClipNorm
+from kbdfl.codec import ClipNorm, Float32, Int8
 from kbdfl.errors import ConfigError
 
 
 def test_the_upload_and_its_clip_make_the_chain():
-    assert Algorithm(upload="float32").transforms == UPLOADS["float32"]
-    assert Algorithm(upload="int8", update_clip_norm=2.0).transforms == (ClipNorm(2.0), *UPLOADS["int8"])
+    assert Algorithm(upload="float32").transforms == (Float32(),)
+    assert Algorithm(upload="int8", update_clip_norm=2.0).transforms == (ClipNorm(2.0), Int8())
     assert chain("int8", 2.0) == Algorithm(upload="int8", update_clip_norm=2.0).transforms
 
 

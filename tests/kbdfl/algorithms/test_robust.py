@@ -10,7 +10,7 @@ from kbdfl.algorithms import Krum, Median, TrimmedMean
 from kbdfl.algorithms.base import chain
 from kbdfl.algorithms.robust import CHUNK, Cohort, squared_distances
 from kbdfl.errors import ConfigError
-from kbdfl.transform import decode_chain, encode_chain
+from kbdfl.transform import Draws, decode_chain, encode_chain
 
 SIZE = 2 * CHUNK + 300  # two chunks, and a third that ends inside a block
 MODEST = st.floats(-100, 100, width=32)
@@ -19,13 +19,17 @@ ANY = st.floats(-(2.0**60), 2.0**60, width=32)
 
 def cohort_of(deltas, *, upload="float32", factors=None):
     transforms = chain(upload, 0.0)
-    updates = [encode_chain(transforms, delta, seed=seed) for seed, delta in enumerate(deltas)]
-    return Cohort(transforms, deltas[0].size, updates, factors or [1.0] * len(updates))
+    updates = [encode_chain(transforms, delta, Draws(seed, 0)) for seed, delta in enumerate(deltas)]
+    draws = [Draws(seed, 0) for seed in range(len(deltas))]
+    return Cohort(transforms, deltas[0].size, updates, draws, factors or [1.0] * len(updates))
 
 
 def decoded(cohort):
     """The whole matrix, float32 (n, P)."""
-    rows = [decode_chain(cohort.transforms, update, cohort.size) for update in cohort.updates]
+    rows = [
+        decode_chain(cohort.transforms, update, cohort.size, draws)
+        for update, draws in zip(cohort.updates, cohort.draws, strict=True)
+    ]
     return np.array([np.float32(factor) * row for factor, row in zip(cohort.factors, rows, strict=True)])
 
 

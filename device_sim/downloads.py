@@ -1,0 +1,77 @@
+"""The downloads of simulated phones: real frames, each read as often as it is another one.
+
+Phones that fetch the same frame hold the same model, so it is decoded for the first of them and kept for all.
+"""
+
+from collections import OrderedDict
+
+import numpy as np
+
+from kbdfl.assignment import Assignment
+from kbdfl.coordinator import Coordinator
+from kbdfl.device_sim.flight import Received
+from kbdfl.device_sim.runtime import check_model
+from kbdfl.downlink import Held, read_part, read_whole
+from kbdfl.text import Vocabulary
+from kbdfl.wire import decode_model
+
+
+class Downloads:
+    """What the phones of a simulation hold, and what they fetch to train on."""
+
+    def __init__(self, coordinator: Coordinator, vocabulary: Vocabulary) -> None:
+        self._coordinator, self._vocabulary = coordinator, vocabulary
+        self._download = coordinator.task.algorithm.download
+        self._on_phone: dict[str, int] = {}  # the version that each holds
+        self._held: OrderedDict[int, Held] = OrderedDict()  # what that is, of the newest
+        self._newest: tuple[tuple, Received] | None = None
+        self._read_from: dict[int | None, int] = {}  # version held -> bytes of the frame, once that was read
+
+    def fetch(self, phone: str, assignment: Assignment) -> tuple[Received, int]:
+        """What a phone receives for its assignment, checked as a phone does, and the bytes of the frame."""
+        partial = assignment.client.partial_model
+        key = (assignment.version, assignment.round if partial else -1)
+        if self._newest is None or self._newest[0] != key:
+            self._newest, self._read_from = None, {}
+        if partial:
+            return self._received(key, assignment, None)
+        if self._download.codec != "grid":
+            return self._received(key, assignment, None)
+        before = self._on_phone.get(phone)
+        if before == assignment.version and self._newest is not None:
+            return self._newest[1], 0  # it holds what it is to train on
+        self._on_phone[phone] = assignment.version
+        return self._received(key, assignment, before if before in self._held else None)
+
+    def _received(self, key: tuple, assignment: Assignment, held: int | None) -> tuple[Received, int]:
+        if held not in self._read_from:
+            frame, params = self._read(assignment, held)
+            self._read_from[held] = len(frame)
+            if self._newest is None:
+                check_model(assignment, params, self._vocabulary)
+                params.setflags(write=False)
+                self._newest = (key, Received(params, self._coordinator.control))
+            elif not np.array_equal(params, self._newest[1].params):
+                raise AssertionError("two phones read two models in one version")
+        return self._newest[1], self._read_from[held]
+
+    def _read(self, assignment: Assignment, held: int | None) -> tuple[bytes, np.ndarray]:
+        """A frame and what a phone reads from it."""
+        c, grid = self._coordinator, self._download.codec == "grid"
+        if assignment.client.partial_model:
+            frame = c.part(assignment.round)
+            if grid:
+                return frame, read_part(
+                    frame, assignment.coordinates, max_bytes=len(frame) + 4 * c.params.size
+                )[0]
+            return frame, decode_model(frame, max_bytes=len(frame))[0]
+        frame = c.downlink.frame(assignment.version, held=held)
+        if not grid:
+            return frame, decode_model(frame, max_bytes=len(frame))[0]
+        now = read_whole(
+            frame, size=c.params.size, held=self._held.get(held), max_bytes=len(frame) + 4 * c.params.size
+        )
+        self._held[now.version] = now
+        while len(self._held) > self._download.kept_versions:
+            self._held.popitem(last=False)
+        return frame, now.grid.values
