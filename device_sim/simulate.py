@@ -246,5 +246,5 @@ class Simulation:
         every = self._config.settings.evaluate_every
         finished = self.coordinator.phase == "finished"
         due = finished or (result.status == "committed" and result.version % every == 0)
-        measured = recall(self.coordinator.params, self._built.task.config, self._held_out) if due else {}
+        measured = recall(self.coordinator.published, self._built.task.config, self._held_out) if due else {}
         return metrics_row(result, measured, wall_s=wall_s, virtual_s=result.ended_s)

@@ -300,12 +300,12 @@ class TaskService:
 
     def _order_evaluation(self, number: int) -> None:
         if self._background.evaluate is not None:
-            params = self._coordinator.params.copy()
+            params = self._coordinator.published.copy()
             self._worker.order("evaluate", functools.partial(self._evaluate, params, number))
 
     def _order_export(self, number: int) -> None:
         if self._background.export is not None:
-            params, version = self._coordinator.params.copy(), self._coordinator.version
+            params, version = self._coordinator.published.copy(), self._coordinator.version
             self._worker.order("export", functools.partial(self._export, params, number, version))
 
     def _evaluate(self, params: np.ndarray, number: int) -> None:

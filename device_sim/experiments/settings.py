@@ -164,12 +164,12 @@ class Federated:
             trips += row["reports"] + row["dropped"]
             done = row["round"] + 1
             if done in marks:
-                params = simulation.coordinator.params
+                params = simulation.coordinator.published
                 points.append(Point(params, tokens, done, row["virtual_s"] / 3_600, trips))
 
         simulation.rounds(on_round)
         return Trained(
-            (simulation.coordinator.params,),
+            (simulation.coordinator.published,),
             built.task.config,
             tokens,
             time.perf_counter() - started,

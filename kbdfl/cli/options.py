@@ -171,10 +171,13 @@ def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
         max_messages=options["max_messages"],
         candidates=options["candidates"],
         report_words=options["report_words"],
+        partial_model=options["partial_model"],
+        feedback_rounds=options["feedback_rounds"],
     )
     algorithm = _changed(
         replace(algorithm, client=client, server=server),
         upload=options["upload"],
+        download=_download(algorithm.download, options),
         update_clip_norm=options["update_clip_norm"],
         weights=options["weights"],
         max_weight=options["max_weight"],
@@ -204,6 +207,14 @@ def _rule(rule: Any, options: dict[str, Any], kind: str, *fields: str) -> Any:
             option = field.replace("_", "-")
             raise ConfigError(f"--{option} must come with another --{kind}, got {rule}"[:200])
     return replace(rule, **numbers)
+
+
+def _download(download: Any, options: dict[str, Any]) -> Any:
+    """`download` with what was given; steps that it would not look at are refused."""
+    changed = _changed(download, codec=options["download"], steps=options["download_steps"])
+    if options["download_steps"] is not None and changed.codec != "grid":
+        raise ConfigError(f"--download-steps must come with --download grid, got {changed.codec}")
+    return changed
 
 
 def _mode(mode: Any, options: dict[str, Any]) -> Any:

@@ -69,8 +69,8 @@ def simulate(
         simulation.rounds(on_round)
     coordinator = simulation.coordinator
     facts = checkpoint_facts(config, built, round=coordinator.round - 1, version=coordinator.version)
-    checkpoint = folder.save(coordinator.params, built, facts)
-    summary = finish_run(folder, coordinator.params, built, facts)
+    checkpoint = folder.save(coordinator.published, built, facts)
+    summary = finish_run(folder, coordinator.published, built, facts)
     show(
         {"run": str(folder.path), "devices": len(population), "checkpoint": str(checkpoint)} | summary,
         as_json=as_json,

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from kbdfl.algorithms import (
     DeadlineAware,
+    Download,
     FedAdam,
     FedAvg,
     FedAvgM,
@@ -78,6 +79,18 @@ def test_every_option_reaches_its_field():
     assert (a.weights, a.aggregate) == ("sqrt", Krum(faulty=2, keep=4))
     assert a.selection == DeadlineAware(target_s=5.5, min_separation=6)
     assert a.server == FedAdam(learning_rate=0.5, decay_rounds=7)
+
+
+def test_the_way_down_and_the_way_up_by_name():
+    made = config("--download", "grid", "--download-steps", 2, "--upload", "topk:0.25+int4").algorithm
+    assert made.download == Download("grid", steps=2)
+    assert made.upload == "topk:0.25+int4"
+    client = config("--report-words", 300, "--partial-model", "--feedback-rounds", 5).algorithm.client
+    assert (client.report_words, client.partial_model, client.feedback_rounds) == (300, True, 5)
+    with pytest.raises(ConfigError, match="--download-steps must come with --download grid, got float32"):
+        config("--download-steps", 2)
+    with pytest.raises(ConfigError, match="partial_model needs report_words > 0"):
+        config("--partial-model")
 
 
 def test_scaffold_by_name_or_by_option():
