@@ -12,6 +12,7 @@ from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.flight import Received
 from kbdfl.device_sim.runtime import check_model
 from kbdfl.downlink import Held, read_part, read_whole
+from kbdfl.errors import ModelError
 from kbdfl.text import Vocabulary
 from kbdfl.wire import decode_model
 
@@ -52,7 +53,7 @@ class Downloads:
                 params.setflags(write=False)
                 self._newest = (key, Received(params, self._coordinator.control))
             elif not np.array_equal(params, self._newest[1].params):
-                raise AssertionError("two phones read two models in one version")
+                raise ModelError("two phones read two models in one version")
         return self._newest[1], self._read_from[held]
 
     def _read(self, assignment: Assignment, held: int | None) -> tuple[bytes, np.ndarray]:

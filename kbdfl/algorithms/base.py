@@ -22,7 +22,7 @@ def chain(upload: str, update_clip_norm: float) -> tuple[Transform, ...]:
     """The transforms that both sides of an assignment agree on. Raises ConfigError."""
     if update_clip_norm == 0:
         return upload_chain(upload)
-    return (ClipNorm(update_clip_norm), *upload_chain(upload))
+    return (ClipNorm(update_clip_norm), *upload_chain(upload, update_clip_norm))
 
 
 @dataclass(frozen=True, slots=True)

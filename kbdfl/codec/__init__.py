@@ -6,9 +6,11 @@ fraction that it keeps, if it takes one.
 
 from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 
 from kbdfl.codec.clip import ClipNorm
 from kbdfl.codec.dense import Float32, Int8
+from kbdfl.codec.fixed import Fixed
 from kbdfl.codec.packed import Int2, Int4, Sign
 from kbdfl.codec.places import Nonzero, Outliers, TopK
 from kbdfl.codec.rotate import Rotate, SharedRotate
@@ -31,6 +33,7 @@ STEPS: dict[str, type[Transform]] = {
         Int4,
         Int2,
         Sign,
+        Fixed,
     )
 }
 WITH_FRACTION = (TopK, Outliers, Sample, SharedSample)
@@ -39,17 +42,25 @@ UPLOADS: dict[str, str] = {
     "float32": "float32",
     "int8": "int8",
     "compact": "nonzero+int4",
-    "tiny-uplink": "topk:0.04+sign",
-    "summable": "rotate-shared+shared:0.125+int8",
+    "tiny-uplink": "topk:0.035+int4",
+    "summable": "rotate-shared+shared:0.125+fixed",
 }
 
 __all__ = ["STEPS", "UPLOADS", "ClipNorm", "Float32", "Int8", "upload_chain"]
 
 
 @lru_cache(maxsize=64)
-def upload_chain(upload: str) -> tuple[Transform, ...]:
-    """The chain called `upload`, or written so. Raises ConfigError for one that is neither or makes no sense."""
-    chain = tuple(_step(written) for written in UPLOADS.get(upload, upload).split("+"))
+def upload_chain(upload: str, clip_norm: float = 0.0) -> tuple[Transform, ...]:
+    """The chain called `upload`, or written so, for updates that were clipped to `clip_norm`; 0 = they were not.
+
+    Raises ConfigError for one that is neither a name nor steps, or makes no sense.
+    """
+    chain: tuple[Transform, ...] = ()
+    for written in UPLOADS.get(upload, upload).split("+"):
+        if written == Fixed.name:
+            chain += (Fixed(clip_norm, prod(step.kept for step in chain)),)
+        else:
+            chain += (_step(written),)
     check_chain(chain)
     return chain
 

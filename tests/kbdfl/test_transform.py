@@ -48,10 +48,11 @@ CHAINS = [
             "topk:0.1+int4",
             "nonzero+int2",
             "nonzero+outliers:0.01+rotate+sample:0.6+sign",
-            "rotate-shared+shared:0.25+int8",
+            "rotate-shared+shared:0.25+float32",
             "sample:0.5+topk:0.5+float32",
         )
     ),
+    (ClipNorm(5.0), *upload_chain("summable", 5.0)),
 ]
 
 
@@ -86,9 +87,9 @@ def test_encoding_leaves_the_delta_alone_and_follows_the_seed(chain):
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "-".join(step.name for step in chain))
 def test_an_update_of_another_size_is_refused_and_leaves_the_sum_alone(chain):
     update = encode_chain(chain, vector(100), DRAWS)
-    acc = np.zeros(101, np.float32)
+    acc = np.zeros(150, np.float32)
     with pytest.raises(WireError, match=r"values|outliers"):
-        decode_chain(chain, update, 101, DRAWS)
+        decode_chain(chain, update, 150, DRAWS)
     with pytest.raises(WireError, match=r"values|outliers"):
         accumulate_chain(chain, update, DRAWS, weight=1, acc=acc)
     assert not acc.any()
@@ -96,7 +97,7 @@ def test_an_update_of_another_size_is_refused_and_leaves_the_sum_alone(chain):
 
 @pytest.mark.parametrize("upload", UPLOADS)
 def test_named_uploads_are_chains_that_may_run(upload):
-    chain = upload_chain(upload)
+    chain = upload_chain(upload, 1.0)
     check_chain(chain)
     check_chain((ClipNorm(1.0), *chain))
 
