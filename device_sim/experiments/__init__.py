@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from kbdfl.device_sim.experiments import (
     asynchronous,
+    bandwidth,
     central_gap,
     heterogeneity,
     personal,
@@ -32,7 +34,7 @@ class Experiment:
     rounds: int
     quick_rounds: int
     settings: Callable[..., list[Setting]]
-    figures: Callable[[Study], dict[str, float]]
+    figures: Callable[[Study], dict[str, Any]]
     choose: Choose = by_recall
     columns: Callable[[Study], Columns] = lambda _: {}
     axis: str = "tokens"
@@ -118,5 +120,13 @@ EXPERIMENTS = {
         choose=selection.choose,
         columns=selection.columns,
         axis="hours",
+    ),
+    "bandwidth": Experiment(
+        "how many bytes a round takes both ways, by chain, and what that costs in recall",
+        300,
+        20,
+        bandwidth.settings,
+        bandwidth.figures,
+        columns=bandwidth.columns,
     ),
 }

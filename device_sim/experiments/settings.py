@@ -1,7 +1,7 @@
 """What an experiment compares: settings, each of which trains a model from a seed on the same phones' text."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
@@ -137,8 +137,19 @@ class Federated:
     speeds: str = "equal"
     availability: str = "always"
 
-    def train(self, data: Data, *, seed: int, workers: int, start: np.ndarray | None = None) -> Trained:
-        """As `Setting.train`; `start` float32 (P,) is the model that the first round hands out, if not a fresh one."""
+    def train(
+        self,
+        data: Data,
+        *,
+        seed: int,
+        workers: int,
+        start: np.ndarray | None = None,
+        watch: Callable[[dict[str, Any]], None] = lambda _: None,
+    ) -> Trained:
+        """As `Setting.train`; `start` float32 (P,) is the model that the first round hands out, if not a fresh one.
+
+        `watch` gets each round's metrics row.
+        """
         started = time.perf_counter()
         settings = Settings(
             seed=seed,
@@ -160,6 +171,7 @@ class Federated:
 
         def on_round(row: dict[str, Any]) -> None:
             nonlocal tokens, trips
+            watch(row)
             tokens += row["tokens"]
             trips += row["reports"] + row["dropped"]
             done = row["round"] + 1

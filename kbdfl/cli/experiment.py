@@ -48,7 +48,7 @@ def experiment(
     as_json: bool,
 ) -> None:
     """Compare ways to learn on the same text; NAME is compare-server-rules, central-gap, personalise, warm-start,
-    heterogeneity, silos, async or selection.
+    heterogeneity, silos, async, selection or bandwidth.
 
     Settings are chosen on validation users and reported on held-out users; neither of them trains.
     """
@@ -94,7 +94,10 @@ def experiment(
         },
     } | figures
     write_results(folder, document, study, columns=columns, axis=chosen.axis)
-    lines = [table(study, columns), *(f"{name}: {figure:.3f}" for name, figure in figures.items())]
+    lines = [
+        table(study, columns),
+        *(f"{name}: {figure:.3f}" for name, figure in figures.items() if isinstance(figure, float | int)),
+    ]
     show(
         {"folder": str(folder)} | document | {"table": rows(study)},
         as_json=as_json,

@@ -1,0 +1,138 @@
+"""`bandwidth`: bytes on the wire both ways against recall, at equal rounds.
+
+A ratio is four bytes a parameter, what an update or a model takes as plain float32, over the bytes of the frames that
+were really encoded and decoded, headers included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kbdfl.algorithms import Algorithm, ClientRule, Download, FedAdam
+from kbdfl.device_sim.experiments.data import Data, Part
+from kbdfl.device_sim.experiments.report import Columns
+from kbdfl.device_sim.experiments.settings import Around, Federated, Setting, Trained
+from kbdfl.device_sim.experiments.study import Study
+
+CANDIDATES = 1_000  # of the sampled softmax
+PLAIN = "float32"
+FEEDBACK = 300  # rounds after which what a report lost is forgotten
+FLOAT32, GRID, COARSE = Download(), Download("grid", steps=2.0), Download("grid", steps=1.0)
+# The norm of an update that a phone sends with `summable`; real ones have at most 3, a step's rate times its clip.
+NORM = 3.0
+# A noisy mean makes Adam's steps short, so a chain of few bits wants a larger rate.
+RATES, LARGER_RATES = (0.01, 0.015, 0.02), (0.015, 0.02, 0.03)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A way up and a way down."""
+
+    upload: str
+    download: Download = FLOAT32
+    feedback_rounds: int = 0
+    clip_norm: float = 0.0
+    rates: tuple[float, ...] = RATES
+
+
+CHAINS: dict[str, Chain] = {
+    PLAIN: Chain("float32"),
+    "int8": Chain("int8"),
+    "compact": Chain("compact"),
+    "drive": Chain("nonzero+outliers:0.01+rotate+sample:0.6+sign", rates=LARGER_RATES),
+    "tiny-uplink without feedback": Chain("tiny-uplink", rates=LARGER_RATES),
+    "tiny-uplink": Chain("tiny-uplink", feedback_rounds=FEEDBACK, rates=LARGER_RATES),
+    "summable": Chain("summable", clip_norm=NORM, rates=LARGER_RATES),
+    "compact, grid": Chain("compact", GRID),
+    "tiny-uplink, grid": Chain("tiny-uplink", GRID, FEEDBACK, rates=LARGER_RATES),
+    "tiny-uplink, coarse grid": Chain("tiny-uplink", COARSE, FEEDBACK, rates=LARGER_RATES),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured(Trained):
+    """A training with the mean bytes of a report and of a download."""
+
+    uplink: float = 0.0
+    downlink: float = 0.0
+
+    def details(self, part: Part) -> dict[str, float]:
+        plain = 4.0 * self.config.spec.size
+        return {"plain": plain, "uplink": self.uplink, "downlink": self.downlink}
+
+
+@dataclass(frozen=True, slots=True)
+class Counting(Around):
+    """A federated setting, the bytes of whose frames are counted."""
+
+    def train(self, data: Data, *, seed: int, workers: int) -> Trained:
+        """As `Setting.train`."""
+        reports = up = down = 0
+
+        def count(row: dict[str, Any]) -> None:
+            nonlocal reports, up, down
+            reports += row["reports"]
+            up += row["uplink_bytes"]
+            down += row["downlink_bytes"]
+
+        trained = self.inner.train(data, seed=seed, workers=workers, watch=count)
+        return trained.known_as(Measured, uplink=up / reports, downlink=down / reports)
+
+
+def settings(*, rounds: int, quick: bool) -> list[Setting]:
+    """Every chain at every server rate; a rate falls to a tenth over the rounds."""
+    return [
+        Counting(
+            Federated(
+                name,
+                f"server rate {rate:g}",
+                Algorithm(
+                    client=ClientRule(candidates=CANDIDATES, feedback_rounds=chain.feedback_rounds),
+                    server=FedAdam(rate, rate / 10, rounds),
+                    upload=chain.upload,
+                    update_clip_norm=chain.clip_norm,
+                    download=chain.download,
+                ),
+                rounds,
+            )
+        )
+        for name, chain in CHAINS.items()
+        for rate in (chain.rates[1:2] if quick else chain.rates)
+    ]
+
+
+def figures(study: Study) -> dict[str, Any]:
+    """`chains`: for each its ratios to float32 and what it loses of recall@1, in points, on held-out users."""
+    return {"chains": [_chain(study, name) for name in study.methods]}
+
+
+def _chain(study: Study, name: str) -> dict[str, Any]:
+    plain, uplink, downlink = (_mean([run.details[what] for run in study.of(name)]) for what in _BYTES)
+    return {
+        "name": name,
+        "uplink_ratio": plain / uplink,
+        "downlink_ratio": plain / downlink,
+        "total_ratio": 2 * plain / (uplink + downlink),
+        "recall_top1": study.mean(name),
+        "top1_loss_points": 100 * (study.mean(PLAIN) - study.mean(name)),
+        "uplink_bytes": round(uplink),
+        "downlink_bytes": round(downlink),
+    }
+
+
+_BYTES = ("plain", "uplink", "downlink")
+
+
+def columns(study: Study) -> Columns:
+    """Ratios to float32, up, down and together, and the bytes of a report and a download."""
+    found = {chain["name"]: chain for chain in figures(study)["chains"]}
+    shown = {"up": "uplink_ratio", "down": "downlink_ratio", "together": "total_ratio"}
+    ratios = {
+        title: {name: f"{chain[what]:.1f}x" for name, chain in found.items()} for title, what in shown.items()
+    }
+    lost = {"points lost": {name: f"{chain['top1_loss_points']:+.2f}" for name, chain in found.items()}}
+    return ratios | lost
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
