@@ -39,6 +39,26 @@ def make(arrays: dict[str, np.ndarray], random: np.random.Generator) -> dict[str
         np.multiply(noise, 2 * scales, out=noise)
         return np.packbits(noise.ravel() > a["dense"], bitorder="little"), scales[:, 0]
 
+    def sign() -> object:
+        np.abs(blocks, out=wide)
+        absolutes = wide.sum(1)
+        scales = np.einsum("ij,ij->i", blocks, blocks) / np.maximum(absolutes, np.float32(1e-30))
+        return np.packbits(a["dense"] < 0, bitorder="little"), scales
+
+    def rotate() -> object:
+        """Random signs, then the Hadamard matrix of a block by strides, into two buffers in turn."""
+        signs = random.integers(0, 2, size, np.int8) * np.int8(2) - np.int8(1)
+        np.multiply(blocks, signs.reshape(-1, block), out=wide)
+        now, then = wide, noise
+        stride = 1
+        while stride < block:
+            pairs, turned = now.reshape(-1, 2, stride), then.reshape(-1, 2, stride)
+            np.add(pairs[:, 0], pairs[:, 1], out=turned[:, 0])
+            np.subtract(pairs[:, 0], pairs[:, 1], out=turned[:, 1])
+            now, then = then, now
+            stride *= 2
+        return np.multiply(now, np.float32(block**-0.5), out=now).ravel()
+
     def topk(values: np.ndarray) -> np.ndarray:
         """Partitioning the values alone is twice as quick as np.argpartition; ties are cut from the right."""
         found = magnitudes[: values.size]
@@ -101,6 +121,8 @@ def make(arrays: dict[str, np.ndarray], random: np.random.Generator) -> dict[str
         "quantize_int8": lambda: levels(127),
         "pack4": pack4,
         "pack1": pack1,
+        "sign": sign,
+        "rotate": rotate,
         "topk": topk_dense,
         "topk_sparse": topk_sparse,
         "shared_indices": shared_indices,

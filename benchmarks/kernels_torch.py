@@ -42,6 +42,25 @@ def make(arrays: dict[str, np.ndarray], random: np.random.Generator) -> dict[str
         minus = noise.uniform_(-1, 1, generator=dice).mul_(scales).gt(blocks)
         return (minus.view(torch.uint8).view(-1, 8) << places).sum(1, dtype=torch.uint8), scales[:, 0]
 
+    def sign() -> object:
+        absolutes = torch.abs(blocks, out=wide).sum(1)
+        squares = torch.mul(blocks, blocks, out=wide).sum(1)
+        minus = (a["dense"] < 0).view(torch.uint8).view(-1, 8)
+        return (minus << places).sum(1, dtype=torch.uint8), squares.div_(absolutes.clamp_min(1e-30))
+
+    def rotate() -> object:
+        """Random signs, then the Hadamard matrix of a block by strides, into two buffers in turn."""
+        signs = noise.bernoulli_(0.5, generator=dice).mul_(2).sub_(1)
+        now, then = torch.mul(blocks, signs, out=wide), noise
+        stride = 1
+        while stride < block:
+            pairs, turned = now.view(-1, 2, stride), then.view(-1, 2, stride)
+            torch.add(pairs[:, 0], pairs[:, 1], out=turned[:, 0])
+            torch.sub(pairs[:, 0], pairs[:, 1], out=turned[:, 1])
+            now, then = then, now
+            stride *= 2
+        return now.mul_(block**-0.5).view(-1)
+
     def topk(x: torch.Tensor) -> object:
         indices = torch.topk(x.abs(), a["kept"], sorted=False).indices.sort().values
         return indices.int(), x[indices]
@@ -67,6 +86,8 @@ def make(arrays: dict[str, np.ndarray], random: np.random.Generator) -> dict[str
         "quantize_int8": lambda: levels(127),
         "pack4": pack4,
         "pack1": pack1,
+        "sign": sign,
+        "rotate": rotate,
         "topk": lambda: topk(a["dense"]),
         "topk_sparse": lambda: topk(a["sparse"]),
         "shared_indices": shared_indices,

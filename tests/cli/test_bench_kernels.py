@@ -11,7 +11,7 @@ import pytest
 from kbdfl.cli.bench import kernels
 from kbdfl.cli.bench.jobs import draw, ours
 from kbdfl.cli.bench.race import ONE_THREAD, peer_module
-from kbdfl.kernels import quantize
+from kbdfl.kernels import quantize, reference_rotate
 from kbdfl.rng import stream
 
 SIZE = 96 * 256
@@ -36,6 +36,7 @@ def test_every_job_is_measured_and_compared(kbdfl):
         "topk_sparse",
         "accumulate_int8",
         "pack4",
+        "rotate",
         "norm_clip",
         "mask_add",
     }
@@ -135,10 +136,25 @@ def test_peers_round_to_the_levels_that_ours_could_have_given(arrays, peer):
     decoded = quantize.dequantize_1bit(packed.ravel(), scales.copy(), size=dense.size)
     np.testing.assert_allclose(np.abs(decoded), np.repeat(scales, arrays["block"]))
     assert np.mean(decoded * dense) == pytest.approx(np.mean(dense**2), rel=0.3)
+    packed, scales = map(np.asarray, theirs["sign"]())
+    mine = quantize.quantize_sign(dense, block=arrays["block"])
+    np.testing.assert_array_equal(packed, mine[0])
+    np.testing.assert_allclose(scales, mine[1], rtol=1e-5)
     words = np.asarray(theirs["encode_fixed"]()).astype(np.uint16).view(np.int16)
     assert np.all(
         np.abs(words * arrays["limit"] / arrays["steps"] - dense)[np.abs(dense) < 0.01] <= 0.01 / 127 * 1.01
     )
+
+
+@pytest.mark.parametrize("peer", ["numpy", "torch"])
+def test_peers_rotate_by_the_same_matrix(arrays, peer):
+    mine, theirs = contestants(arrays, peer)
+    dense, block = arrays["dense"].reshape(-1, arrays["block"]), arrays["block"]
+    for turned in (np.asarray(mine["rotate"]()), np.asarray(theirs["rotate"]())):
+        back = reference_rotate.hadamard(turned[:block]) / dense[0]  # the signs alone are left
+        np.testing.assert_allclose(np.abs(back), 1, atol=1e-3)
+        norms = np.linalg.norm(turned.reshape(dense.shape), axis=1)
+        np.testing.assert_allclose(norms, np.linalg.norm(dense, axis=1), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

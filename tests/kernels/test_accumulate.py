@@ -10,7 +10,7 @@ from kbdfl.kernels import accumulate, quantize, reference_accumulate
 SEEDS = st.integers(0, 2**32)
 SIZES = st.integers(0, 2000)
 WEIGHTS = st.floats(-1e3, 1e3)
-FORMS = ("int8", "4bit", "1bit")
+FORMS = ("int8", "4bit", "2bit", "1bit")
 INTEGERS = pytest.mark.parametrize("dtype", [np.int32, np.int64])
 
 
@@ -236,6 +236,8 @@ def test_lengths_that_do_not_fit_are_refused_and_leave_the_sum_alone():
         accumulate.accumulate_1bit(acc, packed, scales, 1)
     with pytest.raises(ValueError, match="got -8"):
         accumulate.accumulate_4bit(acc, np.full(500, 8, np.uint8), scales, 1)
+    with pytest.raises(ValueError, match="got -2"):
+        accumulate.accumulate_2bit(acc, np.full(250, 0x80, np.uint8), scales, 1)
     with pytest.raises(ValueError, match="x must hold 1000 values, got 10"):
         accumulate.accumulate_float32(acc, vector(10, 1), 1)
     np.testing.assert_array_equal(acc, before)

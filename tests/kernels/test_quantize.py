@@ -9,8 +9,13 @@ from kbdfl.kernels import quantize, reference_quantize
 
 SEEDS = st.integers(0, 2**64 - 1)
 SIZES = st.integers(0, 3000)
-STEPS = {"int8": 127, "4bit": 7, "1bit": 1}  # how many steps of a block's scale make its largest value
-PER_BYTE = {"4bit": 2, "1bit": 8}
+STEPS = {
+    "int8": 127,
+    "4bit": 7,
+    "2bit": 1,
+    "1bit": 1,
+}  # how many steps of a block's scale make its largest value
+PER_BYTE = {"4bit": 2, "2bit": 4, "1bit": 8}
 every_form = pytest.mark.parametrize("form", STEPS)
 packed_forms = pytest.mark.parametrize("form", PER_BYTE)
 
@@ -186,8 +191,10 @@ def test_the_first_value_is_the_low_half_of_a_byte_and_the_lowest_bit():
     packed, scales = quantize.quantize_4bit(np.array([7, -1, 2], np.float32), seed=0)
     assert (packed.tolist(), scales.tolist()) == ([0xF7, 0x02], [1])
     x = np.array([-1, 1, 1, -1, 1, 1, 1, 1, 1, -1], np.float32)
-    packed, scales = quantize.quantize_1bit(x, seed=0)
-    assert (packed.tolist(), scales.tolist()) == ([0b1001, 0b10], [1])
+    for packed, scales in (quantize.quantize_1bit(x, seed=0), quantize.quantize_sign(x)):
+        assert (packed.tolist(), scales.tolist()) == ([0b1001, 0b10], [1])
+    packed, scales = quantize.quantize_2bit(np.array([1, -1, 0, 1, -1], np.float32), seed=0)
+    assert (packed.tolist(), scales.tolist()) == ([0b01_00_11_01, 0b11], [1])
 
 
 def test_what_packing_cannot_have_given_is_refused():
@@ -197,6 +204,10 @@ def test_what_packing_cannot_have_given_is_refused():
             quantize.dequantize_4bit(np.array([0, byte], np.uint8), scale, size=4)
     with pytest.raises(ValueError, match="the last byte must end in 4 zero bits, got 0x10"):
         quantize.dequantize_4bit(np.array([0, 0x10], np.uint8), scale, size=3)
+    with pytest.raises(ValueError, match=r"levels must be in \[-1, 1\], got -2"):
+        quantize.dequantize_2bit(np.array([0, 0x20], np.uint8), scale, size=8)
+    with pytest.raises(ValueError, match="the last byte must end in 2 zero bits, got 0x40"):
+        quantize.dequantize_2bit(np.array([0, 0x40], np.uint8), scale, size=7)
     with pytest.raises(ValueError, match="the last byte must end in 5 zero bits, got 0x08"):
         quantize.dequantize_1bit(np.array([0, 8], np.uint8), scale, size=11)
 
@@ -221,3 +232,36 @@ def test_packed_lengths_that_do_not_fit_are_refused(form):
         decode(form, packed, scales, -1)
     with pytest.raises(ValueError, match=f"block must be a positive multiple of {PER_BYTE[form]}, got 7"):
         encode(form, vector(10, 1), block=7, seed=0)
+
+
+@given(size=SIZES, seed=SEEDS, exponent=st.integers(-38, 37), block=blocks("1bit"))
+def test_signs_give_the_bytes_of_the_numpy_twin(size, seed, exponent, block):
+    x = vector(size, seed, 10.0**exponent)
+    for array, other in zip(
+        quantize.quantize_sign(x, block=block), reference_quantize.quantize_sign(x, block=block), strict=True
+    ):
+        assert array.dtype == other.dtype
+        np.testing.assert_array_equal(array, other)
+
+
+@given(size=st.integers(1, 3000), seed=SEEDS)
+def test_a_sign_scale_keeps_the_length_along_the_update(size, seed):
+    # DRIVE's unbiased scale: |x|^2 / |x|_1, at which <decoded, x> = <x, x> in every block.
+    x = vector(size, seed).astype(np.float64)
+    packed, scales = quantize.quantize_sign(x.astype(np.float32), block=256)
+    decoded = decode("1bit", packed, scales, size, block=256)
+    starts = np.arange(0, size, 256)
+    np.testing.assert_allclose(
+        np.add.reduceat(decoded * x, starts), np.add.reduceat(x * x, starts), rtol=1e-5
+    )
+
+
+def test_signs_refuse_what_is_not_finite_and_keep_zeros():
+    packed, scales = quantize.quantize_sign(np.zeros(601, np.float32))
+    assert not packed.any()
+    assert not scales.any()
+    for bad in (np.nan, np.inf, 1.8e38):
+        with pytest.raises(ValueError, match="update must be finite"):
+            quantize.quantize_sign(np.array([1, bad], np.float32))
+    with pytest.raises(ValueError, match="block must be a positive multiple of 8, got 7"):
+        quantize.quantize_sign(vector(10, 1), block=7)

@@ -56,7 +56,7 @@ def ours(arrays: dict[str, Any], random: Any) -> dict[str, Callable[[], object]]
     """A function a job."""
     import numpy as np
 
-    from kbdfl.kernels import accumulate, masking, quantize, sparse
+    from kbdfl.kernels import accumulate, masking, quantize, rotate, sparse
 
     a, seed = arrays, int(random.integers(2**63))
     dense, size, weight = a["dense"], a["dense"].size, a["weight"]
@@ -69,6 +69,8 @@ def ours(arrays: dict[str, Any], random: Any) -> dict[str, Callable[[], object]]
         "quantize_int8": lambda: quantize.quantize_int8(dense, block=BLOCK, seed=seed),
         "pack4": lambda: quantize.quantize_4bit(dense, block=BLOCK, seed=seed),
         "pack1": lambda: quantize.quantize_1bit(dense, block=BLOCK, seed=seed),
+        "sign": lambda: quantize.quantize_sign(dense, block=BLOCK),
+        "rotate": lambda: rotate.rotate(dense, seed=seed, block=BLOCK),
         "topk": lambda: sparse.topk(dense, a["kept"]),
         "topk_sparse": lambda: sparse.topk(a["sparse"], a["kept"]),
         "shared_indices": lambda: sparse.shared_indices(size, a["indices"].size, seed),
