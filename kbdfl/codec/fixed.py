@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from kbdfl.errors import ConfigError
+from kbdfl.errors import ConfigError, WireError
 from kbdfl.kernels.masking import decode_fixed, encode_fixed
 from kbdfl.transform import (
     CODED,
@@ -63,5 +63,7 @@ class Fixed(Transform):
     def decode(self, update: Update, size: int, draws: Draws) -> Update:
         (levels,), rest = split_sections(update, {"levels": np.uint8})
         check_size(levels.size, size)
+        if (levels == LEVELS + 1).any():
+            raise WireError(f"levels must be in [-{LEVELS}, {LEVELS}], got -{LEVELS + 1}")
         words = levels.astype(np.uint32)
         return decoded(decode_fixed(words, limit=self._limit(size), levels=LEVELS, bits=BITS), rest)

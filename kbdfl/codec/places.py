@@ -104,8 +104,8 @@ class TopK(Transform):
 class Outliers(Transform):
     """The `fraction` of the values with the largest magnitudes apart, so that few bits serve the rest.
 
-    Sections "outlier_scales" float32 and "outliers" uint8, four bits each with stochastic rounding, and "places"
-    uint8, packed. The vector goes on with zeros there. Unbiased if what follows is.
+    Sections "outlier_scales" float32 and "outliers" uint8, four bits each with stochastic rounding, and
+    "outlier_places" uint8, packed. The vector goes on with zeros there. Unbiased if what follows is.
     """
 
     fraction: float
@@ -134,7 +134,7 @@ class Outliers(Transform):
             {
                 "outlier_scales": inner["scales"],
                 "outliers": inner["packed"],
-                "places": pack_places(places),
+                "outlier_places": pack_places(places),
                 "delta": vector,
             }
         )
@@ -143,7 +143,7 @@ class Outliers(Transform):
         wanted = {
             "outlier_scales": np.float32,
             "outliers": np.uint8,
-            "places": np.uint8,
+            "outlier_places": np.uint8,
             "delta": np.float32,
         }
         (scales, packed, places, vector), rest = split_sections(update, wanted)

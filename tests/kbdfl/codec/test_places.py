@@ -84,7 +84,12 @@ def test_outliers_with_what_follows_are_unbiased():
         ("nonzero+float32", "changes", np.array([0, 9], np.uint8), "values is needed"),
         ("nonzero+float32", "changes", np.array([0, 200], np.uint8), "places must be below 100"),
         ("nonzero+float32", "changes", np.zeros(1, np.int8), "section changes must be uint8"),
-        ("outliers:0.1+float32", "places", np.array([1], np.uint8), "10 outliers need as many places"),
+        (
+            "outliers:0.1+float32",
+            "outlier_places",
+            np.array([1], np.uint8),
+            "10 outliers need as many places",
+        ),
         ("outliers:0.1+float32", "outliers", np.full(5, 0x88, np.uint8), "levels must be in"),
         ("outliers:0.1+float32", "outliers", np.zeros(4, np.uint8), "need 5 bytes, got 4"),
         ("outliers:0.1+float32", "outlier_scales", np.full(1, np.nan, np.float32), "scales must be finite"),
