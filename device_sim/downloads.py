@@ -25,6 +25,7 @@ class Downloads:
         self._download = coordinator.task.algorithm.download
         self._on_phone: dict[str, int] = {}  # the version that each holds
         self._held: OrderedDict[int, Held] = OrderedDict()  # what that is, of the newest
+        self._control = (-1, 0)  # the bytes of the frame of which version
         self._newest: tuple[tuple, Received] | None = None
         self._read_from: dict[int | None, int] = {}  # version held -> bytes of the frame, once that was read
 
@@ -43,6 +44,12 @@ class Downloads:
             return self._newest[1], 0  # it holds what it is to train on
         self._on_phone[phone] = assignment.version
         return self._received(key, assignment, before if before in self._held else None)
+
+    def control_bytes(self, version: int) -> int:
+        """The bytes of the frame with SCAFFOLD's c, which a phone fetches beside version `version`."""
+        if self._control[0] != version:
+            self._control = version, len(self._coordinator.control_frame())
+        return self._control[1]
 
     def _received(self, key: tuple, assignment: Assignment, held: int | None) -> tuple[Received, int]:
         if held not in self._read_from:

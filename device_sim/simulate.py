@@ -202,7 +202,7 @@ class Simulation:
         device = self.device(name)
         received, downlink = self._downloads.fetch(name, assignment)
         if self.controls[name].corrects(assignment):
-            downlink += 4 * received.params.size  # c too
+            downlink += self._downloads.control_bytes(assignment.version)
         self.coordinator.downloaded(downlink)
         if self._random.random() < self._config.settings.dropout:
             return None

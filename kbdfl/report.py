@@ -55,6 +55,11 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     committed = [row for row in rows if row["status"] == "committed"]
     measured = [row for row in rows if row["recall_top1"] is not None]
     reports = sum(row["reports"] for row in rows)
+
+    def a_report(name: str) -> int | None:
+        values = [row[name] for row in rows if row.get(name) is not None]
+        return round(sum(values) / reports) if values and reports else None
+
     return {
         "rounds": len(rows),
         "committed": len(committed),
@@ -63,12 +68,10 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "recall_top1": measured[-1]["recall_top1"] if measured else None,
         "recall_top3": measured[-1]["recall_top3"] if measured else None,
         "train_loss": committed[-1]["train_loss"] if committed else None,
-        "uplink_bytes_per_report": round(sum(row["uplink_bytes"] for row in rows) / reports)
-        if reports
-        else None,
-        "downlink_bytes_per_report": round(sum(row["downlink_bytes"] for row in rows) / reports)
-        if reports
-        else None,
+        "uplink_bytes_per_report": a_report("uplink_bytes"),
+        "downlink_bytes_per_report": a_report("downlink_bytes"),
+        "socket_up_bytes_per_report": a_report("socket_up_bytes"),
+        "socket_down_bytes_per_report": a_report("socket_down_bytes"),
         "wall_s": rows[-1]["wall_s"] if rows else 0.0,
     }
 
@@ -97,6 +100,11 @@ def _cards(summary: dict[str, Any]) -> list[tuple[str, str]]:
     def size(value: float | None) -> str:
         return "none" if value is None else f"{value / 1000:,.0f} kB"
 
+    socket = [
+        (f"{way} a report at the socket, heads included", size(summary[f"socket_{way}_bytes_per_report"]))
+        for way in ("up", "down")
+        if summary[f"socket_{way}_bytes_per_report"] is not None
+    ]
     return [
         ("recall@1, held-out sample", percent(summary["recall_top1"])),
         ("recall@3, held-out sample", percent(summary["recall_top3"])),
@@ -104,6 +112,7 @@ def _cards(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ("reports counted", f"{summary['reports']:,}"),
         ("uplink a report", size(summary["uplink_bytes_per_report"])),
         ("downlink a report", size(summary["downlink_bytes_per_report"])),
+        *socket,
         ("wall time", f"{summary['wall_s']:,.0f} s"),
     ]
 

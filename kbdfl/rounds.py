@@ -46,7 +46,8 @@ def metrics_row(
     """A closed round as one line of metrics.jsonl.
 
     `recall` has recall_top1 and recall_top3 once they are measured; `wall_s` are the run's seconds so far,
-    `virtual_s` the simulated ones; `epsilon` is null because no privacy is claimed.
+    `virtual_s` the simulated ones. A server adds what crossed its socket, heads of requests included, and how many
+    devices' bytes they were. `epsilon` is null because no privacy is claimed.
     """
     return {
         "round": result.round,
@@ -62,6 +63,9 @@ def metrics_row(
         "recall_top3": recall.get("recall_top3"),
         "uplink_bytes": result.uplink_bytes,
         "downlink_bytes": result.downlink_bytes,
+        "socket_up_bytes": None,
+        "socket_down_bytes": None,
+        "socket_devices": None,
         "wall_s": round(wall_s, 3),
         "virtual_s": virtual_s,
         "epsilon": None,

@@ -19,6 +19,7 @@ from kbdfl.coordinator import Wait
 from kbdfl.errors import DataError, NotFound, Unauthorised
 from kbdfl.identity import verify_request
 from kbdfl.server.service import ModelBody, TaskService
+from kbdfl.server.traffic import CLAIM
 
 device_api = Blueprint("device_api", __name__, url_prefix="/v1")
 
@@ -64,6 +65,8 @@ def _signed(body: bytes) -> str:
         headers=request.headers,
         now=service().wall_clock(),
     )
+    if claim := request.environ.get(CLAIM):
+        claim(device)
     return device
 
 

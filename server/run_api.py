@@ -29,6 +29,12 @@ def metrics() -> Response:
     return reply({"rounds": rows, "next": newest})
 
 
+@run_api.get("/metrics/<int:number>/traffic")
+def traffic(number: int) -> Response:
+    """What crossed the socket while a round was open, heads included; device null is everybody not enrolled."""
+    return reply({"round": number, "devices": service().traffic_of(number)})
+
+
 @run_api.get("/config")
 def config() -> Response:
     """The run's config.toml."""

@@ -24,3 +24,12 @@ CREATE TABLE IF NOT EXISTS devices (
     public_key BLOB NOT NULL,
     enrolled_s REAL NOT NULL
 ) WITHOUT ROWID;
+
+-- Bytes that crossed the socket while a round was open; device '' is everybody who is not enrolled.
+CREATE TABLE IF NOT EXISTS traffic (
+    round      INTEGER NOT NULL REFERENCES rounds (round),
+    device     TEXT NOT NULL,
+    up_bytes   INTEGER NOT NULL,
+    down_bytes INTEGER NOT NULL,
+    PRIMARY KEY (round, device)
+) WITHOUT ROWID;

@@ -26,8 +26,8 @@ from kbdfl.params import write_atomically
 from kbdfl.rounds import RoundResult
 from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
 from kbdfl.server.store import SqliteStore
+from kbdfl.server.traffic import Traffic
 from kbdfl.server.worker import Worker
-from kbdfl.wire import encode_model
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class TaskService:
         self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
         self._bodies: dict[tuple[int, str], ModelBody] = {}  # of versions and of what goes with them
         self._committed_since_start = 0
+        self.traffic = Traffic()  # for the server that the application runs on
         self._started_s = clock()
         self.task = coordinator.task
         mode = self.task.algorithm.mode
@@ -113,6 +114,7 @@ class TaskService:
             self._ticker.join()
         self._worker.close(finish=finish)
         with self._lock:
+            self._keep_traffic(self._coordinator.round - 1)  # answers that came after the last round
             self._write_metrics()
             self._store.close()
 
@@ -152,14 +154,9 @@ class TaskService:
     def control(self, version: int) -> ModelBody:
         """SCAFFOLD's c beside the newest version. Raises NotFound for another, or where the task keeps none."""
         with self._lock:
-            vector, spec = self._coordinator.control, self.task.config.spec
-            if vector is None:
-                raise NotFound("this task keeps no control variates")
             if version != self._coordinator.version:
                 raise NotFound(f"version {self._coordinator.version} is served, not {version}")
-            return self._body(
-                version, "control", lambda: encode_model(vector, version=version, spec_hash=spec.hash)
-            )
+            return self._body(version, "control", self._coordinator.control_frame)
 
     def part(self, number: int) -> ModelBody:
         """What the phones of round `number` are sent of a model that they need not have all of."""
@@ -201,6 +198,12 @@ class TaskService:
 
     def metrics(self, since: int) -> tuple[list[dict[str, Any]], int]:
         return self._store.metrics(since=since)
+
+    def traffic_of(self, number: int) -> list[dict[str, Any]]:
+        """Round `number`'s bytes at the socket, device by device. Raises NotFound before it is closed."""
+        if not 0 <= number < self._coordinator.round:
+            raise NotFound(f"round {number} is not closed yet")
+        return self._store.traffic(number)
 
     def checkpoint(self) -> Path:
         path = self._store.newest_checkpoint()
@@ -281,7 +284,13 @@ class TaskService:
             except Exception:  # a full disk, say: the next tick tries again
                 log.exception("a deadline could not be kept")
 
+    def _keep_traffic(self, number: int) -> None:
+        crossed = self.traffic.take()
+        if crossed and number >= 0:
+            self._store.crossed(number, crossed)
+
     def _after(self, closed: RoundResult) -> None:
+        self._keep_traffic(closed.round)
         finished = self._coordinator.phase == "finished"
         if closed.status == "committed":
             self._committed_since_start += 1

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
-from waitress.task import ErrorTask
+from waitress.task import ErrorTask, WSGITask
 
 from kbdfl.errors import ConfigError
 from kbdfl.server.problems import CONTENT_TYPE, document
+from kbdfl.server.traffic import CLAIM, UNKNOWN, Traffic
 
 MEBIBYTE = 2**20
 BACKLOG = 1024
@@ -34,8 +35,49 @@ class _ProblemTask(ErrorTask):
         self.write(body)
 
 
+class _Task(WSGITask):
+    def get_environment(self) -> dict:
+        return super().get_environment() | {CLAIM: self.channel.claim}
+
+
 class _Channel(HTTPChannel):
+    """A connection that counts what crosses it. What is read before a device has shown who it is, is its own."""
+
+    task_class = _Task
     error_task_class = _ProblemTask
+    _device = UNKNOWN  # whom the request in hand, or the one before, came from
+    _unclaimed = 0  # bytes that were read for it
+
+    def claim(self, device: str) -> None:
+        """The request in hand is `device`'s."""
+        self._device = device
+        self._count_read()
+
+    def recv(self, buffer_size: int) -> bytes:
+        data = super().recv(buffer_size)
+        self._unclaimed += len(data)
+        return data
+
+    def send(self, data: bytes, do_close: bool = True) -> int:
+        sent = super().send(data, do_close)
+        if sent:
+            self.server.traffic.add(self._device, down=sent)
+        return sent
+
+    def service(self) -> None:
+        self._device = UNKNOWN  # the answer before was sent: nothing is read until it was
+        super().service()
+        self._count_read()
+
+    def handle_close(self) -> None:
+        self._device = UNKNOWN
+        self._count_read()
+        super().handle_close()
+
+    def _count_read(self) -> None:
+        if self._unclaimed:
+            self.server.traffic.add(self._device, up=self._unclaimed)
+            self._unclaimed = 0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -64,9 +106,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """An application on a listening socket; `run` serves until `stop`."""
+    """An application on a listening socket; `run` serves until `stop`. `traffic` counts what crosses."""
 
-    def __init__(self, app: Callable, listener: socket.socket, *, threads: int, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        app: Callable,
+        listener: socket.socket,
+        *,
+        threads: int,
+        max_body_bytes: int,
+        traffic: Traffic | None = None,
+    ) -> None:
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is ordinary for a fleet
         self._stopping = threading.Event()
         self._closing = threading.RLock()  # reentrant: a signal may call `stop` in the middle of `run`
@@ -89,6 +139,7 @@ class HttpServer:
             max_request_body_size=max_body_bytes + MEBIBYTE,
         )
         self._server.channel_class = _Channel
+        self._server.traffic = traffic or Traffic()
         self.host, self.port = listener.getsockname()[:2]
 
     @property
@@ -123,9 +174,12 @@ class HttpServer:
 
 
 @contextmanager
-def running(app: Callable, *, threads: int = 8, max_body_bytes: int = MEBIBYTE) -> Iterator[HttpServer]:
+def running(
+    app: Callable, *, threads: int = 8, max_body_bytes: int = MEBIBYTE, traffic: Traffic | None = None
+) -> Iterator[HttpServer]:
     """An `HttpServer` on a free loopback port, serving from a thread of its own inside the `with` block."""
-    server = HttpServer(app, listen("127.0.0.1", 0), threads=threads, max_body_bytes=max_body_bytes)
+    listener = listen("127.0.0.1", 0)
+    server = HttpServer(app, listener, threads=threads, max_body_bytes=max_body_bytes, traffic=traffic)
     thread = threading.Thread(target=server.run, name="kbdfl-http", daemon=True)
     thread.start()
     try:

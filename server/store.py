@@ -19,7 +19,9 @@ from safetensors.numpy import load_file, save
 from kbdfl.errors import ConfigError, ModelError
 from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, write_atomically
 from kbdfl.rounds import RoundResult, Saved, metrics_row
+from kbdfl.server.traffic import UNKNOWN, Crossed
 
+KEPT_TRAFFIC = 1_000  # rounds of which the bytes of each device are kept
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 
@@ -128,11 +130,44 @@ class SqliteStore:
         """Add recalls to the row of round `number`."""
         with self._mutex, self._database:
             row = self._one("SELECT metrics FROM rounds WHERE round = ?", number)
-            self._revision += 1
-            self._database.execute(
-                "UPDATE rounds SET metrics = ?, revision = ? WHERE round = ?",
-                (json.dumps(json.loads(row) | recall), self._revision, number),
+            self._change(number, json.loads(row) | recall)
+
+    def _change(self, number: int, row: dict[str, Any]) -> None:
+        self._revision += 1
+        self._database.execute(
+            "UPDATE rounds SET metrics = ?, revision = ? WHERE round = ?",
+            (json.dumps(row), self._revision, number),
+        )
+
+    def crossed(self, number: int, crossed: Crossed) -> None:
+        """Add to round `number` what crossed the socket while it was open, all in all and device by device."""
+        up, down = (sum(both) for both in zip(*crossed.values(), strict=True))
+        with self._mutex, self._database:
+            self._database.executemany(
+                "INSERT INTO traffic (round, device, up_bytes, down_bytes) VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (round, device) DO UPDATE SET"
+                " up_bytes = up_bytes + excluded.up_bytes, down_bytes = down_bytes + excluded.down_bytes",
+                [(number, device, *both) for device, both in crossed.items()],
             )
+            self._database.execute("DELETE FROM traffic WHERE round <= ?", (number - KEPT_TRAFFIC,))
+            devices = self._one(
+                "SELECT count(*) FROM traffic WHERE round = ? AND device != ?", number, UNKNOWN
+            )
+            row = json.loads(self._one("SELECT metrics FROM rounds WHERE round = ?", number))
+            row["socket_up_bytes"] = (row.get("socket_up_bytes") or 0) + up
+            row["socket_down_bytes"] = (row.get("socket_down_bytes") or 0) + down
+            row["socket_devices"] = devices
+            self._change(number, row)
+
+    def traffic(self, number: int) -> list[dict[str, Any]]:
+        """What crossed in round `number`, one object a device, the most bytes first; none for long ago."""
+        with self._mutex:
+            rows = self._database.execute(
+                "SELECT device, up_bytes, down_bytes FROM traffic WHERE round = ?"
+                " ORDER BY up_bytes + down_bytes DESC, device",
+                (number,),
+            ).fetchall()
+        return [{"device": device or None, "up_bytes": up, "down_bytes": down} for device, up, down in rows]
 
     def metrics(self, *, since: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Rows that came or changed after revision `since`, in order of rounds, and the newest revision."""
@@ -147,17 +182,21 @@ class SqliteStore:
         with self._mutex:
             return self._one("SELECT max(round) FROM rounds WHERE status = 'committed'")
 
-    def totals(self) -> dict[str, int]:
-        """Sums over all closed rounds."""
+    def totals(self) -> dict[str, int | None]:
+        """Sums over all closed rounds; those of the socket are None where nothing came over one."""
         with self._mutex:
-            committed, abandoned, reports, dropped, refused, uplink, downlink = self._database.execute(
-                "SELECT coalesce(sum(status = 'committed'), 0), coalesce(sum(status = 'abandoned'), 0),"
-                " coalesce(sum(json_extract(metrics, '$.reports')), 0),"
-                " coalesce(sum(json_extract(metrics, '$.dropped')), 0),"
-                " coalesce(sum(json_extract(metrics, '$.refused')), 0),"
-                " coalesce(sum(json_extract(metrics, '$.uplink_bytes')), 0),"
-                " coalesce(sum(json_extract(metrics, '$.downlink_bytes')), 0) FROM rounds"
-            ).fetchone()
+            committed, abandoned, reports, dropped, refused, uplink, downlink, up, down = (
+                self._database.execute(
+                    "SELECT coalesce(sum(status = 'committed'), 0), coalesce(sum(status = 'abandoned'), 0),"
+                    " coalesce(sum(json_extract(metrics, '$.reports')), 0),"
+                    " coalesce(sum(json_extract(metrics, '$.dropped')), 0),"
+                    " coalesce(sum(json_extract(metrics, '$.refused')), 0),"
+                    " coalesce(sum(json_extract(metrics, '$.uplink_bytes')), 0),"
+                    " coalesce(sum(json_extract(metrics, '$.downlink_bytes')), 0),"
+                    " sum(json_extract(metrics, '$.socket_up_bytes')),"
+                    " sum(json_extract(metrics, '$.socket_down_bytes')) FROM rounds"
+                ).fetchone()
+            )
         return {
             "committed": committed,
             "abandoned": abandoned,
@@ -166,6 +205,8 @@ class SqliteStore:
             "refused": refused,
             "uplink_bytes": uplink,
             "downlink_bytes": downlink,
+            "socket_up_bytes": up,
+            "socket_down_bytes": down,
         }
 
     # devices

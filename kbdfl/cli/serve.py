@@ -87,7 +87,13 @@ def serve(
         service.start()
         try:
             limit = built.task.max_report_bytes
-            server = serving.HttpServer(create_app(service), listener, threads=threads, max_body_bytes=limit)
+            server = serving.HttpServer(
+                create_app(service),
+                listener,
+                threads=threads,
+                max_body_bytes=limit,
+                traffic=service.traffic,
+            )
             links = {"dashboard": f"{server.url}/", "keyboard": f"{server.url}/keyboard"}
             lines = "\n".join(f"{name:<10} {link}" for name, link in links.items())
             show({"folder": str(folder), "port": server.port} | links, as_json=as_json, text=lines)

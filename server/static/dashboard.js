@@ -114,6 +114,8 @@ function draw() {
 
 // figures
 
+// frames, and in brackets what crossed the socket: heads, check-ins and pages too
+const both = (frames, socket) => (socket == null ? bytes(frames) : `${bytes(frames)} (${bytes(socket)})`);
 function showRows() {
   const rows = [...rounds.values()].sort((a, b) => b.round - a.round);
   const measured = rows.find((row) => row.recall_top1 !== null);
@@ -132,7 +134,7 @@ function showRows() {
         row.round, row.status, row.reports, row.dropped,
         row.train_loss === null ? "–" : row.train_loss.toFixed(3),
         row.recall_top1 === null ? "–" : percent(row.recall_top1),
-        bytes(row.uplink_bytes), bytes(row.downlink_bytes), seconds(row.wall_s - (rows[i + 1]?.wall_s ?? 0)),
+        both(row.uplink_bytes, row.socket_up_bytes), both(row.downlink_bytes, row.socket_down_bytes), seconds(row.wall_s - (rows[i + 1]?.wall_s ?? 0)),
       ];
       const tr = element("tr");
       tr.append(...cells.map((cell, i) => element("td", String(cell), i === 1 ? { class: row.status } : {})));
@@ -162,9 +164,10 @@ function showStatus(status) {
 
   const totals = status.totals;
   set("up", totals.reports ? bytes(totals.uplink_bytes / totals.reports) : "–");
-  set("up-note", `${bytes(totals.uplink_bytes)} in ${count(totals.reports)} reports`);
+  const crossed = (n) => (n === null ? "" : `, ${bytes(n)} at the socket`);
+  set("up-note", `${bytes(totals.uplink_bytes)} in ${count(totals.reports)} reports${crossed(totals.socket_up_bytes)}`);
   set("down", bytes(totals.downlink_bytes));
-  set("down-note", "models fetched by phones");
+  set("down-note", `models fetched by phones${crossed(totals.socket_down_bytes)}`);
 
   const { enrolled, dropped, ...phones } = status.phones;
   const stale = [...rounds.values()].at(-1)?.staleness; // in asynchronous rounds

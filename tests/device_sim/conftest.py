@@ -150,15 +150,23 @@ def served(tmp_path, texts, run_config):
 
     @contextmanager
     def serve(
-        *, folder=tmp_path / "served", wrap=lambda app: app, source=texts, client=None, mode=None, **rule
+        *,
+        folder=tmp_path / "served",
+        wrap=lambda app: app,
+        source=texts,
+        algorithm=None,
+        client=None,
+        mode=None,
+        **rule,
     ):
         config = run_config(rule=rule)
+        if algorithm is not None:
+            config = replace(config, algorithm=algorithm)
         if client is not None:
             config = replace(config, algorithm=replace(config.algorithm, client=client))
         if mode is not None:
             config = replace(config, algorithm=replace(config.algorithm, mode=mode))
-        every = [text for user in source.users() for text in source.texts[user]]
-        built = build_task(config, training_texts=every)
+        built = build_task(config, training_texts=Population(source).texts())
 
         def export(flat, into, *, round, version):
             write_bundle(
@@ -184,7 +192,7 @@ def served(tmp_path, texts, run_config):
         service = TaskService(coordinator, store, background=background)
         service.start()
         try:
-            with serving.running(wrap(create_app(service))) as server:
+            with serving.running(wrap(create_app(service)), traffic=service.traffic) as server:
                 yield service, server.url
         finally:
             service.close()

@@ -15,7 +15,8 @@ from kbdfl.params import digest
 
 ROW_KEYS = {
     "round", "status", "version", "reports", "dropped", "refused", "staleness", "tokens", "train_loss",
-    "recall_top1", "recall_top3", "uplink_bytes", "downlink_bytes", "wall_s", "virtual_s", "epsilon",
+    "recall_top1", "recall_top3", "uplink_bytes", "downlink_bytes", "socket_up_bytes", "socket_down_bytes",
+    "socket_devices", "wall_s", "virtual_s", "epsilon",
 }  # fmt: skip
 
 

@@ -52,8 +52,20 @@ def test_a_summary_adds_up_its_rows():
         "train_loss": 3.0,
         "uplink_bytes_per_report": 1000,
         "downlink_bytes_per_report": 2667,
+        "socket_up_bytes_per_report": None,
+        "socket_down_bytes_per_report": None,
         "wall_s": 6.0,
     }
+
+
+def test_what_crossed_the_socket_is_summarised_and_shown(folder):
+    rows = [row(n, socket_up_bytes=5000 + n, socket_down_bytes=9000, socket_devices=4) for n in range(2)]
+    for line in rows:
+        folder.add_row(line)
+    summary = write_report(folder)
+    assert (summary["socket_up_bytes_per_report"], summary["socket_down_bytes_per_report"]) == (1250, 2250)
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert page.count("a report at the socket, heads included") == 2
 
 
 def test_a_run_without_a_report_is_summarised_too():

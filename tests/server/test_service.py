@@ -71,7 +71,8 @@ def test_closing_twice_is_harmless_and_leaves_the_metrics(make_service, new_phon
     (line,) = (service.folder / "metrics.jsonl").read_text().splitlines()
     assert list(json.loads(line)) == [
         "round", "status", "version", "reports", "dropped", "refused", "staleness", "tokens", "train_loss",
-        "recall_top1", "recall_top3", "uplink_bytes", "downlink_bytes", "wall_s", "virtual_s", "epsilon",
+        "recall_top1", "recall_top3", "uplink_bytes", "downlink_bytes", "socket_up_bytes", "socket_down_bytes",
+        "socket_devices", "wall_s", "virtual_s", "epsilon",
     ]  # fmt: skip
 
 

@@ -166,7 +166,27 @@ def test_totals_add_up(reopen):
         "refused": 2,
         "uplink_bytes": 1000,
         "downlink_bytes": 6000,
+        "socket_up_bytes": None,
+        "socket_down_bytes": None,
     }
+    store.crossed(1, {"phone": (10, 20), "other": (1, 2)})
+    assert [store.totals()[f"socket_{way}_bytes"] for way in ("up", "down")] == [11, 22]
+
+
+def test_the_bytes_of_devices_add_up_and_old_ones_are_forgotten(reopen, monkeypatch):
+    monkeypatch.setattr("kbdfl.server.store.KEPT_TRAFFIC", 2)
+    store = reopen()
+    for number in range(3):
+        store.save(result(number, number + 1), params(1), state(1))
+        store.crossed(number, {"phone": (1, 2), "": (5, 5)})
+        store.crossed(number, {"phone": (10, 20)})
+    assert store.traffic(2) == [
+        {"device": "phone", "up_bytes": 11, "down_bytes": 22},
+        {"device": None, "up_bytes": 5, "down_bytes": 5},
+    ]
+    assert (len(store.traffic(1)), store.traffic(0)) == (2, [])
+    rows, _ = store.metrics()
+    assert [(row["socket_up_bytes"], row["socket_devices"]) for row in rows] == [(16, 1)] * 3
 
 
 def test_one_server_a_folder(reopen, tmp_path):
