@@ -21,7 +21,7 @@ SANITIZE := KBDFL_SANITIZE=address,undefined,float-cast-overflow
 SANITIZED := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so)
 
-.PHONY: help install demo test asan asan-plain portable lint format bench experiments clean
+.PHONY: help install demo test asan asan-plain portable frames fuzz lint format bench experiments clean
 
 help:
 	@echo "make demo      phones type, the fleet learns, the keyboard predicts (ARGS='--quick', '--no-serve --json')"
@@ -29,6 +29,8 @@ help:
 	@echo "make asan      the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make portable  the kernels' tests without run-time dispatch, and with clang where there is one"
 	@echo "make lint      ruff"
+	@echo "make frames    a million frames and five million broken ones against a second decoder (FRAMES=1000)"
+	@echo "make fuzz      a fuzzer on what server and phones read, under the sanitizers (FUZZ_SECONDS=600)"
 	@echo "make experiments  every comparison of docs/experiments.md, ten minutes each (ARGS=--quick: one)"
 	@echo "make bench     training and the codec's kernels beside their peers (ARGS='--json')"
 
@@ -66,6 +68,25 @@ portable: install
 ifneq ($(shell command -v clang),)
 	$(call apart,clang,CC=clang,,$(KERNEL_TESTS))
 endif
+
+# The wire format against its second decoder, and five mutated frames for each.
+frames: FRAMES ?= 1000000
+frames: install
+	@KBDFL_FRAMES=$(FRAMES) $(BIN)/python -m pytest tests/test_wire.py --timeout 0 $(ARGS)
+
+# What a server and a phone read, under the sanitizers; finds are kept in build/fuzz. libFuzzer and the sanitizers' library
+# come with atheris, and both must be there before Python is.
+fuzz: FUZZ_SECONDS ?= 600
+fuzz: install
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --editable ".[fuzz]"
+	@mkdir -p build/fuzz/lib build/fuzz/corpus
+	@$(SANITIZE) KBDFL_SANITIZER_LOADED=1 \
+		$(BIN)/python setup.py -q build --parallel 2 --build-base build/fuzz --build-lib build/fuzz/lib >&2
+	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
+	PYTHONPATH=build/fuzz/lib PYTHONSAFEPATH=1 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$$site/asan_with_fuzzer.so $$(echo $$site/atheris/custom_mutator.*.so)" \
+	$(BIN)/python tests/fuzz/fuzz_wire.py -max_total_time=$(FUZZ_SECONDS) -max_len=20000 -print_final_stats=1 \
+		-artifact_prefix=build/fuzz/ build/fuzz/corpus tests/fuzz/corpus
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -25,6 +25,7 @@ FOLDERS = {
 DEBUG = os.environ.get("KBDFL_DEBUG_KERNELS") == "1"
 NO_CLONES = os.environ.get("KBDFL_NO_CLONES") == "1"
 SANITIZE = os.environ.get("KBDFL_SANITIZE", "")
+SANITIZER_LOADED = os.environ.get("KBDFL_SANITIZER_LOADED") == "1"
 
 
 def packages() -> list[str]:
@@ -51,11 +52,13 @@ def compile_flags() -> list[str]:
             "-fno-omit-frame-pointer",
             "-fno-sanitize-recover=all",
         ]
-    return flags + link_flags()
+        flags += [f"-fsanitize={SANITIZE}"]
+    return flags
 
 
 def link_flags() -> list[str]:
-    return [f"-fsanitize={SANITIZE}"] if SANITIZE else []
+    """The sanitizers' own library, unless another one (clang's, for the fuzzer) is loaded before Python."""
+    return [f"-fsanitize={SANITIZE}"] if SANITIZE and not SANITIZER_LOADED else []
 
 
 def extensions() -> list[Extension]:

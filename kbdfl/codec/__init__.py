@@ -4,6 +4,7 @@ A chain is written as its steps from the device to the wire, `topk:0.05+int4`: a
 fraction that it keeps, if it takes one.
 """
 
+import re
 from collections.abc import Callable
 from functools import lru_cache
 from math import prod
@@ -79,7 +80,6 @@ def _step(written: str) -> Transform:
         )
     if not colon:
         return make()
-    try:
-        return make(float(fraction))
-    except ValueError:
-        raise ConfigError(f"{name} must keep a fraction in (0, 1], got {fraction!r}"[:200]) from None
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", fraction) is None:
+        raise ConfigError(f"{name} must keep a fraction in (0, 1], written as 0.5, got {fraction!r}"[:200])
+    return make(float(fraction))

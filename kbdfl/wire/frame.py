@@ -26,6 +26,7 @@ FORMAT = 1
 MODEL, REPORT = 1, 2
 KINDS = {MODEL: "model", REPORT: "report"}
 ZSTD = 1  # the only flag
+ZSTD_MAGIC, ZSTD_SINGLE_SEGMENT = b"\x28\xb5\x2f\xfd", 0x20
 PREFIX = struct.Struct("<4sBBBBIIII")
 CRC_AT = PREFIX.size - 4
 ALIGNMENT = 8
@@ -130,6 +131,7 @@ def padding_after(header_bytes: int) -> int:
 def _decompress(stored: memoryview, raw_bytes: int) -> bytes:
     # Neither the output nor the window that the decompressor takes may be larger than what was declared.
     window = max(10, min(31, raw_bytes.bit_length()))
+    _check_window(stored, 1 << window)
     decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window})
     try:
         body = decompressor.decompress(stored, max_length=raw_bytes)
@@ -140,6 +142,21 @@ def _decompress(stored: memoryview, raw_bytes: int) -> bytes:
     if len(body) != raw_bytes or more or not decompressor.eof or decompressor.unused_data:
         raise WireError(f"the body must decompress to exactly {raw_bytes} bytes")
     return body
+
+
+def _check_window(stored: memoryview, most: int) -> None:
+    """Raise WireError unless `stored` begins a zstd frame (RFC 8878, section 3.1.1) whose window is at most `most`.
+
+    The decompressor does not look at the window of a frame that it may decode in one go.
+    """
+    if len(stored) < 6 or stored[:4] != ZSTD_MAGIC:
+        raise WireError("the body is not a zstd frame")
+    descriptor, window = stored[4:6]
+    if descriptor & ZSTD_SINGLE_SEGMENT:
+        return  # the window is the content, whose length is checked
+    base = 1 << 10 + (window >> 3)
+    if base + base // 8 * (window & 7) > most:
+        raise WireError(f"the window of a zstd frame must be at most {most} bytes here")
 
 
 def _unique(pairs: list) -> dict:

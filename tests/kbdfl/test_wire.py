@@ -50,6 +50,12 @@ def build(header, body=b"", *, flags=0, version=1, kind=REPORT, zero=0, raw=None
     return start + struct.pack("<I", crc) + rest
 
 
+def wide_window(content):
+    """A zstd frame of one raw block whose window is 2 KiB, which a one-shot decoder does not notice."""
+    block = (len(content) << 3 | 1).to_bytes(3, "little")
+    return b"\x28\xb5\x2f\xfd\x00" + bytes([1 << 3]) + block + content
+
+
 def read(data, *, kind=REPORT, max_bytes=LIMIT):
     return decode_frame(data, kind=kind, max_bytes=max_bytes)
 
@@ -181,7 +187,15 @@ SECTION = ["x", "int8", [4]]
             build({"fields": {}, "sections": []}, zstd.compress(b"1234") * 2, flags=1, raw=4),
             "exactly 4 bytes",
         ),
-        (build({"fields": {}, "sections": []}, b"", flags=1, raw=0), "exactly 0 bytes"),
+        (build({"fields": {}, "sections": []}, b"", flags=1, raw=0), "not a zstd frame"),
+        (
+            build({"fields": {}, "sections": []}, b"\x50\x2a\x4d\x18" + bytes(4), flags=1, raw=0),
+            "not a zstd frame",  # a skippable one is
+        ),
+        (
+            build({"fields": {}, "sections": []}, wide_window(b"1234"), flags=1, raw=4),
+            "the window of a zstd frame must be at most 1024 bytes here",
+        ),
     ],
 )
 def test_a_frame_that_deviates_is_refused_in_one_line(frame, message):
