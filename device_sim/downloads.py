@@ -48,7 +48,7 @@ class Downloads:
     def control_bytes(self, version: int) -> int:
         """The bytes of the frame with SCAFFOLD's c, which a phone fetches beside version `version`."""
         if self._control[0] != version:
-            self._control = version, len(self._coordinator.control_frame())
+            self._control = version, len(self._coordinator.downlink.control(self._coordinator.control))
         return self._control[1]
 
     def _received(self, key: tuple, assignment: Assignment, held: int | None) -> tuple[Received, int]:

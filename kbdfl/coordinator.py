@@ -38,7 +38,7 @@ from kbdfl.rng import seed_of
 from kbdfl.rounds import RoundResult, Store
 from kbdfl.task import Task
 from kbdfl.transform import Update
-from kbdfl.wire import Report, decode_report, encode_model
+from kbdfl.wire import Report, decode_report
 
 LARGEST_LOSS = 1e9  # no model that can still be saved loses more; a sum over any cohort stays a number
 
@@ -156,12 +156,6 @@ class Coordinator:
             return Wait(self.task.rule.pace_s * float(self._random.uniform(0.5, 1.5)))
         self._now.waiting.discard(device)
         return self._own(assignment, device)
-
-    def control_frame(self) -> bytes:
-        """SCAFFOLD's c beside the newest version, as phones fetch it. Raises NotFound where the task keeps none."""
-        if self.control is None:
-            raise NotFound("this task keeps no control variates")
-        return encode_model(self.control, version=self.version, spec_hash=self.task.config.spec.hash)
 
     def part(self, number: int) -> bytes:
         """The frame with what the phones of round `number`, the one in flight, need of the model.

@@ -64,6 +64,12 @@ class Downlink:
         """Of the newest version what a round's phones need: the values at `coordinates`."""
         return self._cached(("part", coordinates.hash), lambda: self._part(coordinates))
 
+    def control(self, mean: np.ndarray | None) -> bytes:
+        """SCAFFOLD's c, float32 (P,), beside the newest version. Raises NotFound where a task keeps none."""
+        if mean is None:
+            raise NotFound("this task keeps no control variates")
+        return encode_model(mean, version=self._params[0], spec_hash=self._spec.hash)
+
     def _whole(self, version: int, held: int | None) -> bytes:
         if self._download.codec != "grid":
             newest, params = self._params

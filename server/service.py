@@ -156,7 +156,8 @@ class TaskService:
         with self._lock:
             if version != self._coordinator.version:
                 raise NotFound(f"version {self._coordinator.version} is served, not {version}")
-            return self._body(version, "control", self._coordinator.control_frame)
+            c = self._coordinator
+            return self._body(version, "control", lambda: c.downlink.control(c.control))
 
     def part(self, number: int) -> ModelBody:
         """What the phones of round `number` are sent of a model that they need not have all of."""
