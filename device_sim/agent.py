@@ -78,7 +78,7 @@ class ServerClient:
                 body.clear()  # all of it comes, perhaps because it is another by now
             etag = response.headers.get("ETag", "")
             try:
-                for chunk in response.stream(_CHUNK):
+                while chunk := response.read1(_CHUNK):  # what has come, however little, before it breaks off
                     body += chunk
                     if len(body) > _MOST_MODEL_BYTES:
                         raise WireError(f"a model must be at most {_MOST_MODEL_BYTES} bytes")

@@ -468,3 +468,59 @@ def test_a_body_of_json_without_end_is_refused(impostor, monkeypatch):
     monkeypatch.setattr(agent, "_MAX_JSON_BYTES", 10)
     with pytest.raises(ServerUnavailable, match="must be at most 10 bytes"):
         ServerClient(impostor({"a": "long answer"})).get_json("/v1/status")
+
+
+def breaking_off(app, *, after, times):
+    """The application behind a network that breaks off a model's body `after` bytes, `times` times; what was asked."""
+    asked = []
+
+    def broken(environ, start_response):
+        if not environ["PATH_INFO"].startswith("/v1/models/") or "tokenizer" in environ["PATH_INFO"]:
+            return app(environ, start_response)
+        asked.append((environ.get("HTTP_RANGE"), environ.get("HTTP_IF_RANGE")))
+        body = b"".join(app(environ, start_response))
+        return [body[:after] if len(asked) <= times else body]
+
+    return broken, asked
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was(served, new_phone):
+    spied = []
+
+    def wrap(app):
+        broken, asked = breaking_off(app, after=700, times=2)
+        spied.append(asked)
+        return broken
+
+    with served(cohort=1, over_selection=1.0, rounds=1, wrap=wrap) as (service, url):
+        whole = len(service.model(0).content)
+        done = cycle(new_phone(url))
+        assert (done.outcome, done.downlink_bytes) == ("reported", whole)
+        ((none, _), (first, tag), (second, same_tag)) = spied[0]
+        assert (none, first, second) == (None, "bytes=700-", "bytes=1400-")
+        assert tag == same_tag
+        assert tag.strip('"')
+
+
+def test_a_download_that_always_breaks_off_is_given_up(served, new_phone):
+    with served(wrap=lambda app: breaking_off(app, after=10, times=99)[0]) as (_, url):
+        phone = new_phone(url)
+        with pytest.raises(ServerUnavailable, match="/v1/models/0 broke off 5 times in a row"):
+            cycle(phone)
+
+
+def test_a_body_that_changed_on_the_way_is_fetched_anew(served, new_phone):
+    """Another tag at the second attempt: what came before is thrown away."""
+
+    def wrap(app):
+        broken, _ = breaking_off(app, after=700, times=1)
+
+        def changing(environ, start_response):
+            if environ.get("HTTP_IF_RANGE"):
+                environ["HTTP_IF_RANGE"] = '"it was another"'
+            return broken(environ, start_response)
+
+        return changing
+
+    with served(wrap=wrap) as (_, url):
+        assert cycle(new_phone(url)).outcome == "reported"
