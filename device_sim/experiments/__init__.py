@@ -15,7 +15,7 @@ from kbdfl.device_sim.experiments import (
     silos,
     warm_start,
 )
-from kbdfl.device_sim.experiments.report import Columns
+from kbdfl.device_sim.experiments.report import Against, Columns
 from kbdfl.device_sim.experiments.settings import Setting
 from kbdfl.device_sim.experiments.study import Choose, Study, by_recall
 from kbdfl.errors import ConfigError
@@ -26,7 +26,7 @@ class Experiment:
     """`settings(rounds=, quick=)` are compared; `figures` are the numbers that answer the question.
 
     `choose` says which value of a method is its best on validation users, `columns` what else a table should show,
-    `axis` over what learning curves are plotted.
+    `axis` over what learning curves are plotted, `against` what recall is plotted as well.
     `public` says whether it has a use for public text that everyone may read: "never", "if given" or "always".
     """
 
@@ -38,6 +38,7 @@ class Experiment:
     choose: Choose = by_recall
     columns: Callable[[Study], Columns] = lambda _: {}
     axis: str = "tokens"
+    against: Callable[[Study], Against] = lambda _: {}
     public: str = "never"
 
     def public_text(self, asked: str | None, *, logs: str) -> str | None:
@@ -128,5 +129,6 @@ EXPERIMENTS = {
         bandwidth.settings,
         bandwidth.figures,
         columns=bandwidth.columns,
+        against=bandwidth.against,
     ),
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 from kbdfl.algorithms import Algorithm, ClientRule, Download, FedAdam
 from kbdfl.device_sim.experiments.data import Data, Part
-from kbdfl.device_sim.experiments.report import Columns
+from kbdfl.device_sim.experiments.report import Against, Columns
 from kbdfl.device_sim.experiments.settings import Around, Federated, Setting, Trained
 from kbdfl.device_sim.experiments.study import Study
 
@@ -51,14 +51,15 @@ CHAINS: dict[str, Chain] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured(Trained):
-    """A training with the mean bytes of a report and of a download."""
+    """A training with the mean bytes of a report and of a download, and how many reports there were."""
 
     uplink: float = 0.0
     downlink: float = 0.0
+    reports: int = 0
 
     def details(self, part: Part) -> dict[str, float]:
         plain = 4.0 * self.config.spec.size
-        return {"plain": plain, "uplink": self.uplink, "downlink": self.downlink}
+        return {"plain": plain, "uplink": self.uplink, "downlink": self.downlink, "reports": self.reports}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class Counting(Around):
             down += row["downlink_bytes"]
 
         trained = self.inner.train(data, seed=seed, workers=workers, watch=count)
-        return trained.known_as(Measured, uplink=up / reports, downlink=down / reports)
+        return trained.known_as(Measured, uplink=up / reports, downlink=down / reports, reports=reports)
 
 
 def settings(*, rounds: int, quick: bool) -> list[Setting]:
@@ -107,7 +108,9 @@ def figures(study: Study) -> dict[str, Any]:
 
 
 def _chain(study: Study, name: str) -> dict[str, Any]:
-    plain, uplink, downlink = (_mean([run.details[what] for run in study.of(name)]) for what in _BYTES)
+    plain, uplink, downlink, reports = (
+        _mean([run.details[what] for run in study.of(name)]) for what in _COUNTED
+    )
     return {
         "name": name,
         "uplink_ratio": plain / uplink,
@@ -117,21 +120,39 @@ def _chain(study: Study, name: str) -> dict[str, Any]:
         "top1_loss_points": 100 * (study.mean(PLAIN) - study.mean(name)),
         "uplink_bytes": round(uplink),
         "downlink_bytes": round(downlink),
+        "run_uplink_bytes": round(uplink * reports),
+        "run_downlink_bytes": round(downlink * reports),
     }
 
 
-_BYTES = ("plain", "uplink", "downlink")
+_COUNTED = ("plain", "uplink", "downlink", "reports")
 
 
 def columns(study: Study) -> Columns:
-    """Ratios to float32, up, down and together, and the bytes of a report and a download."""
+    """Ratios to float32, up, down and together, what is lost of recall@1, and the megabytes of a run, up and down."""
     found = {chain["name"]: chain for chain in figures(study)["chains"]}
     shown = {"up": "uplink_ratio", "down": "downlink_ratio", "together": "total_ratio"}
     ratios = {
         title: {name: f"{chain[what]:.1f}x" for name, chain in found.items()} for title, what in shown.items()
     }
     lost = {"points lost": {name: f"{chain['top1_loss_points']:+.2f}" for name, chain in found.items()}}
-    return ratios | lost
+    run = {
+        "MB a run": {
+            name: f"{chain['run_uplink_bytes'] / 1e6:,.0f} / {chain['run_downlink_bytes'] / 1e6:,.0f}"
+            for name, chain in found.items()
+        }
+    }
+    return ratios | lost | run
+
+
+def against(study: Study) -> Against:
+    """The curves that the experiment is about: recall over how many times fewer bytes there are."""
+    found = {chain["name"]: chain for chain in figures(study)["chains"]}
+    wanted = {
+        "how many times fewer bytes go up": "uplink_ratio",
+        "how many times fewer go both ways": "total_ratio",
+    }
+    return {title: {name: chain[what] for name, chain in found.items()} for title, what in wanted.items()}
 
 
 def _mean(values: Sequence[float]) -> float:

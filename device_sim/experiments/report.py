@@ -13,6 +13,9 @@ from kbdfl.device_sim.experiments.study import Study
 # further columns of the methods' table: by title, the text for each method
 Columns = Mapping[str, Mapping[str, str]]
 
+# what methods are to be seen against: by title of a quantity, its number for each method
+Against = Mapping[str, Mapping[str, float]]
+
 # Okabe and Ito's, which colour-blind readers can tell apart
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d00", "#555555")
 
@@ -28,7 +31,7 @@ body > div {{ min-width: 0; overflow: hidden }} pre {{ overflow-x: auto }}
 </style></head><body>
 <h1>{title}</h1><p>{subtitle}</p>
 <h2>Recall on held-out users, mean and range over seeds</h2><div>{judged}</div>
-<h2>Recall@1 on held-out users while it learns, a line a seed</h2><div>{learned}</div>
+{against}<h2>Recall@1 on held-out users while it learns, a line a seed</h2><div>{learned}</div>
 <h2>Tables</h2><pre>{table}</pre>
 <script>addEventListener("load", () => dispatchEvent(new Event("resize")))</script>
 </body></html>
@@ -113,11 +116,17 @@ def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def write_results(
-    folder: Path, document: dict[str, Any], study: Study, *, columns: Columns, axis: str
+    folder: Path,
+    document: dict[str, Any],
+    study: Study,
+    *,
+    columns: Columns,
+    axis: str,
+    against: Against = MappingProxyType({}),
 ) -> None:
     """Fill `folder`, which exists; results.json holds `document`, and all that was tried and run.
 
-    Learning curves are plotted over their `axis`: tokens, rounds, hours or trips.
+    Learning curves are plotted over their `axis`: tokens, rounds, hours or trips; recall@1 `against` each quantity too.
     """
     whole = document | {
         "table": rows(study),
@@ -135,6 +144,10 @@ def write_results(
             f"{question[:1].upper()}{question[1:]}? {document['preset']}, {document['logs']}"
         ),
         judged=judged,
+        against="".join(
+            f"<h2>Recall@1 against {html.escape(title)}</h2><div>{_against(study, title, numbers, place)}</div>\n"
+            for place, (title, numbers) in enumerate(against.items())
+        ),
         learned=learned,
         table=html.escape(table(study, columns)),
     )
@@ -173,7 +186,29 @@ def _plots(study: Study, axis: str) -> tuple[str, str]:
     return _drawn(judged, "plot-judged", first=True), _drawn(learned, "plot-learned", first=False)
 
 
-def _drawn(figure: Any, name: str, *, first: bool) -> str:
+def _against(study: Study, title: str, numbers: Mapping[str, float], place: int) -> str:
+    """Mean and range of recall@1 over a quantity of many magnitudes, a point a method."""
+    import plotly.graph_objects as go
+
+    figure = go.Figure()
+    for row in rows(study):
+        recall = row["recall_top1"]
+        figure.add_scatter(
+            x=[numbers[row["method"]]],
+            y=[recall["mean"]],
+            name=row["method"],
+            mode="markers",
+            marker={"size": 10},
+            error_y={
+                "array": [recall["high"] - recall["mean"]],
+                "arrayminus": [recall["mean"] - recall["low"]],
+            },
+        )
+    figure.update_xaxes(title=title, type="log")
+    return _drawn(figure, f"plot-against-{place}", first=False, from_zero=False)
+
+
+def _drawn(figure: Any, name: str, *, first: bool, from_zero: bool = True) -> str:
     figure.update_layout(
         template="plotly_white",
         height=380,
@@ -181,7 +216,11 @@ def _drawn(figure: Any, name: str, *, first: bool) -> str:
         margin={"l": 60, "r": 20, "t": 20, "b": 45},
         legend={"orientation": "h", "y": -0.2},
     )
-    figure.update_yaxes(tickformat=".0%", rangemode="tozero", title="share of all words")
+    figure.update_yaxes(
+        tickformat=".0%" if from_zero else ".1%",
+        rangemode="tozero" if from_zero else "normal",
+        title="share of all words",
+    )
     return figure.to_html(
         full_html=False,
         include_plotlyjs=first,

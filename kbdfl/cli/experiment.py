@@ -93,7 +93,7 @@ def experiment(
             "held_out": len(data.held_out.users),
         },
     } | figures
-    write_results(folder, document, study, columns=columns, axis=chosen.axis)
+    write_results(folder, document, study, columns=columns, axis=chosen.axis, against=chosen.against(study))
     lines = [
         table(study, columns),
         *(f"{name}: {figure:.3f}" for name, figure in figures.items() if isinstance(figure, float | int)),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from kbdfl.device_sim.experiments import EXPERIMENTS
+from kbdfl.device_sim.experiments.bandwidth import CHAINS
 from kbdfl.device_sim.experiments.personal import GRIDS as GRIDS_OF_RULES
 from kbdfl.device_sim.experiments.server_rules import GRIDS
 
@@ -124,3 +125,17 @@ def test_public_text_is_other_text_than_the_logs(logs, public):
     assert EXPERIMENTS["warm-start"].public_text(None, logs=logs) == public
     assert EXPERIMENTS["personalise"].public_text(None, logs=logs) is None
     assert EXPERIMENTS["personalise"].public_text(public, logs=logs) == public
+
+
+def test_bandwidth_prints_its_chains_and_draws_recall_against_them(experiment):
+    out, _, folder = experiment("bandwidth", "--json")
+    chains = json.loads(out)["chains"]
+    assert [chain["name"] for chain in chains] == list(CHAINS)
+    for chain in chains:
+        assert chain.keys() >= {
+            "name", "uplink_ratio", "downlink_ratio", "total_ratio", "recall_top1", "top1_loss_points",
+        }  # fmt: skip
+        assert chain["total_ratio"] > 1
+    page = (folder / "plot.html").read_text()
+    assert page.count("plot-against-") >= 2
+    assert "Recall@1 against how many times fewer bytes go up" in page
