@@ -11,6 +11,8 @@ cdef extern from "accumulate_simd.h" nogil:
     void kb_accumulate_1bit(
         int64_t n, int block, int add, double weight, const uint8_t *packed, const float *scales, float *acc)
     void kb_accumulate_float32(int64_t n, float weight, const float *x, float *acc)
+    void kb_accumulate_runs(
+        int64_t n, int64_t k, float weight, const int32_t *changes, const float *values, float *acc)
     void kb_accumulate_sparse(
         int64_t k, float weight, const int32_t *indices, const float *values, float *acc)
     void kb_accumulate_sparse_int8(

@@ -37,6 +37,9 @@ def accumulate_1bit(
 def accumulate_sparse(
     acc: NDArray[np.float32], indices: NDArray[np.int32], values: NDArray[np.float32], weight: float
 ) -> None: ...
+def accumulate_runs(
+    acc: NDArray[np.float32], changes: NDArray[np.int32], values: NDArray[np.float32], weight: float
+) -> None: ...
 def accumulate_sparse_int8(
     acc: NDArray[np.float32],
     indices: NDArray[np.int32],

@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 
 from _accumulate cimport (
     kb_accumulate_1bit, kb_accumulate_2bit, kb_accumulate_4bit, kb_accumulate_float32, kb_accumulate_int8,
-    kb_accumulate_rows, kb_accumulate_sparse, kb_accumulate_sparse_int8,
+    kb_accumulate_rows, kb_accumulate_runs, kb_accumulate_sparse, kb_accumulate_sparse_int8,
 )
 from _blocks cimport check_packed, check_scales
 from _indices cimport check_indices
@@ -108,6 +108,23 @@ def accumulate_sparse(float[::1] acc, const int32_t[::1] indices, const float[::
     if k > 0:
         with nogil:
             kb_accumulate_sparse(k, <float>weight, &indices[0], &values[0], &acc[0])
+
+
+def accumulate_runs(float[::1] acc, const int32_t[::1] changes, const float[::1] values, double weight):
+    """acc (P,) += float32(weight) * values, in turn, from the first of `changes` (K,) up to before the second, from
+    the third up to before the fourth, and so on; to the end of `acc` if K is odd.
+
+    Raises ValueError unless the changes ascend strictly within [0, P) and there is a value for each place.
+    """
+    cdef int64_t n = acc.shape[0], k = changes.shape[0], length = 0, j
+    check_indices("changes", changes, n)
+    with nogil:
+        for j in range(k):
+            length += changes[j] if j % 2 else -changes[j]
+    check_length("values", values.shape[0], length + (n if k % 2 else 0))
+    if k > 0:
+        with nogil:
+            kb_accumulate_runs(n, k, <float>weight, &changes[0], &values[0], &acc[0])
 
 
 def accumulate_sparse_int8(

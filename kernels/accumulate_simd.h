@@ -82,6 +82,18 @@ KBDFL_STREAM_CLONES KBDFL_EXACT static void kb_accumulate_float32(int64_t n, flo
     kb_add_values(n - lead, weight, x + lead, acc + lead);
 }
 
+/* acc += weight * values from the first of k ascending changes up to the second, from the third up to the fourth, ...;
+ * the end is n if there is an odd number of them */
+KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_runs(int64_t n, int64_t k, float weight, const int32_t *changes,
+                                                        const float *restrict values, float *restrict acc) {
+    for (int64_t j = 0; j < k; j += 2) {
+        const int64_t start = changes[j], length = (j + 1 < k ? changes[j + 1] : n) - start;
+        float *restrict run = acc + start;
+        for (int64_t i = 0; i < length; i++) run[i] = run[i] + values[i] * weight;
+        values += length;
+    }
+}
+
 /* acc[indices[j]] += weight * values[j] for k distinct indices */
 KBDFL_CLONES KBDFL_EXACT static void kb_accumulate_sparse(int64_t k, float weight, const int32_t *restrict indices,
                                                           const float *restrict values, float *restrict acc) {

@@ -48,6 +48,12 @@ def accumulate_sparse(acc: np.ndarray, indices: np.ndarray, values: np.ndarray, 
     acc[indices] += np.float32(weight) * values
 
 
+def accumulate_runs(acc: np.ndarray, changes: np.ndarray, values: np.ndarray, weight: float) -> None:
+    """acc += float32(weight) * values where an odd number of the ascending `changes` lies at or before a place."""
+    there = np.cumsum(np.isin(np.arange(acc.size), changes)) % 2 == 1
+    acc[there] += np.float32(weight) * values
+
+
 def accumulate_sparse_int8(
     acc: np.ndarray,
     indices: np.ndarray,

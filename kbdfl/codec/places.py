@@ -12,7 +12,7 @@ import numpy as np
 
 from kbdfl.codec.packed import Int4
 from kbdfl.errors import ConfigError, WireError
-from kbdfl.kernels.accumulate import accumulate_sparse
+from kbdfl.kernels.accumulate import accumulate_runs, accumulate_sparse
 from kbdfl.kernels.sparse import topk
 from kbdfl.transform import (
     DELTA,
@@ -171,7 +171,9 @@ class Nonzero(Transform):
 
     def size_after(self, size: int, update: Update) -> int:
         (packed,), _ = split_sections(update, {"changes": np.uint8})
-        return int(_mask(packed, size).sum())
+        changes = unpack_places(packed, size)
+        ends = size if len(changes) % 2 else 0
+        return int(changes[1::2].sum(dtype=np.int64) - changes[::2].sum(dtype=np.int64)) + ends
 
     def encode(self, update: Update, draws: Draws) -> Update:
         there = update.vector != 0
@@ -180,18 +182,15 @@ class Nonzero(Transform):
 
     def decode(self, update: Update, size: int, draws: Draws) -> Update:
         (packed, values), rest = split_sections(update, {"changes": np.uint8, "delta": np.float32})
-        there = _mask(packed, size)
-        check_size(values.size, int(there.sum()))
+        check_size(values.size, self.size_after(size, update))
         vector = np.zeros(size, np.float32)
-        vector[there] = values
+        accumulate_runs(vector, unpack_places(packed, size), values, 1.0)
         return decoded(vector, rest)
 
-
-def _mask(packed: np.ndarray, size: int) -> np.ndarray:
-    """bool (size,): True from the first change to the second, from the third to the fourth, and so on."""
-    flips = np.zeros(size, bool)
-    flips[unpack_places(packed, size)] = True
-    return np.logical_xor.accumulate(flips) if size else flips
+    def accumulate(self, update: Update, draws: Draws, *, weight: float, acc: np.ndarray) -> None:
+        packed, values = take_sections(update, {"changes": np.uint8, "delta": np.float32})
+        check_size(values.size, self.size_after(acc.size, update))
+        accumulate_runs(acc, unpack_places(packed, acc.size), values, weight)
 
 
 def check_fraction(name: str, fraction: float) -> None:

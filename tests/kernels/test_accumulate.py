@@ -76,6 +76,28 @@ def test_accumulating_rows_gives_the_bytes_of_the_numpy_twin(rows, width, share,
     agrees_with_twin("accumulate_rows", acc, *frozen(chosen, values), weight)
 
 
+@given(size=st.integers(1, 2000), count=st.integers(0, 40), seed=SEEDS, weight=WEIGHTS)
+def test_accumulating_runs_gives_the_bytes_of_the_numpy_twin(size, count, seed, weight):
+    changes = subset(size, min(count, size), seed)
+    there = np.cumsum(np.isin(np.arange(size), changes)) % 2 == 1
+    values = vector(int(there.sum()), seed)
+    agrees_with_twin("accumulate_runs", vector(size, seed + 1), *frozen(changes, values), weight)
+
+
+def test_runs_that_do_not_fit_are_refused_and_leave_the_sum_alone():
+    acc = vector(10, 1)
+    before = acc.copy()
+    for changes, size, reason in (
+        ([2, 5], 4, "values must hold 3 values, got 4"),
+        ([2], 7, "values must hold 8 values, got 7"),
+        ([5, 2], 3, "changes must ascend strictly"),
+        ([2, 10], 8, r"changes must lie in \[0, 10\), got 10"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            accumulate.accumulate_runs(acc, np.array(changes, np.int32), vector(size, 1), 1)
+    np.testing.assert_array_equal(acc, before)
+
+
 @INTEGERS
 @given(size=SIZES, seed=SEEDS, data=st.data())
 def test_integer_sums_are_exact_or_refused_and_then_left_alone(dtype, size, seed, data):
