@@ -27,6 +27,7 @@ MODEL, REPORT = 1, 2
 KINDS = {MODEL: "model", REPORT: "report"}
 ZSTD = 1  # the only flag
 ZSTD_MAGIC, ZSTD_SINGLE_SEGMENT = b"\x28\xb5\x2f\xfd", 0x20
+SHORT = 512  # bytes of a section that is not worth tables of its own
 PREFIX = struct.Struct("<4sBBBBIIII")
 CRC_AT = PREFIX.size - 4
 ALIGNMENT = 8
@@ -47,7 +48,7 @@ class Frame:
 def encode_frame(kind: int, fields: Mapping, sections: Mapping[str, np.ndarray], *, compress: bool) -> bytes:
     """One frame of `kind` with scalar `fields` and arrays `sections`, in their order.
 
-    With `compress` the body is stored as zstd level 1, unless that is not smaller. Raises WireError for a
+    With `compress` the body is stored as zstd, unless that is not smaller. Raises WireError for a
     dtype that is not in DTYPES or a header over 64 KiB.
     """
     table, parts = [], []
@@ -67,7 +68,7 @@ def encode_frame(kind: int, fields: Mapping, sections: Mapping[str, np.ndarray],
         raise WireError(f"a body must be below 4 GiB, got {raw_bytes} bytes")
     flags = 0
     if compress:
-        stored = zstd.compress(b"".join(parts), level=1)
+        stored = _compressed(parts, raw_bytes)
         if len(stored) < raw_bytes:
             flags, parts = ZSTD, [stored]
     stored_bytes = sum(len(part) for part in parts)
@@ -126,6 +127,17 @@ def decode_frame(data: bytes | memoryview, *, kind: int, max_bytes: int) -> Fram
 def padding_after(header_bytes: int) -> int:
     """Zero bytes after a header, so that the body starts at a multiple of 8."""
     return -(PREFIX.size + header_bytes) % ALIGNMENT
+
+
+def _compressed(parts: list[memoryview], raw_bytes: int) -> bytes:
+    """One zstd frame, level 1. A section that is not short ends a block, so that its bytes are coded by themselves."""
+    compressor = zstd.ZstdCompressor(level=1)
+    compressor.set_pledged_input_size(raw_bytes)
+    pieces = [
+        compressor.compress(part, compressor.FLUSH_BLOCK if len(part) > SHORT else compressor.CONTINUE)
+        for part in parts
+    ]
+    return b"".join([*pieces, compressor.flush()])
 
 
 def _decompress(stored: memoryview, raw_bytes: int) -> bytes:
