@@ -289,7 +289,7 @@ def hash32(k: int, j: int) -> int:
 
 _NAMED = {
     "compact": "nonzero+int4",
-    "tiny-uplink": "topk:0.035+int4",
+    "tiny-uplink": "topk:0.04+int4",
     "summable": "rotate-shared+shared:0.125+fixed",
 }
 _STEPS = {

@@ -20,8 +20,7 @@ FEEDBACK = 300  # rounds after which what a report lost is forgotten
 FLOAT32, GRID, COARSE = Download(), Download("grid", steps=2.0), Download("grid", steps=1.0)
 # The norm of an update that a phone sends with `summable`; real ones have at most 3, a step's rate times its clip.
 NORM = 3.0
-# A noisy mean makes Adam's steps short, so a chain of few bits wants a larger rate.
-RATES, LARGER_RATES = (0.01, 0.015, 0.02), (0.015, 0.02, 0.03)
+RATES = (0.015, 0.02)  # 0.01 and 0.03 were worse for float32 and for the smallest chain (one seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +31,20 @@ class Chain:
     download: Download = FLOAT32
     feedback_rounds: int = 0
     clip_norm: float = 0.0
-    rates: tuple[float, ...] = RATES
 
 
 CHAINS: dict[str, Chain] = {
     PLAIN: Chain("float32"),
     "int8": Chain("int8"),
     "compact": Chain("compact"),
-    "drive": Chain("nonzero+outliers:0.01+rotate+sample:0.6+sign", rates=LARGER_RATES),
-    "tiny-uplink without feedback": Chain("tiny-uplink", rates=LARGER_RATES),
-    "tiny-uplink": Chain("tiny-uplink", feedback_rounds=FEEDBACK, rates=LARGER_RATES),
-    "summable": Chain("summable", clip_norm=NORM, rates=LARGER_RATES),
+    "summable": Chain("summable", clip_norm=NORM),
+    "drive": Chain("nonzero+outliers:0.01+rotate+sample:0.6+sign"),
+    "tiny-uplink without feedback": Chain("tiny-uplink"),
+    "tiny-uplink": Chain("tiny-uplink", feedback_rounds=FEEDBACK),
+    "half of that": Chain("topk:0.018+int4", feedback_rounds=FEEDBACK),
     "compact, grid": Chain("compact", GRID),
-    "tiny-uplink, grid": Chain("tiny-uplink", GRID, FEEDBACK, rates=LARGER_RATES),
-    "tiny-uplink, coarse grid": Chain("tiny-uplink", COARSE, FEEDBACK, rates=LARGER_RATES),
+    "tiny-uplink, grid": Chain("tiny-uplink", GRID, FEEDBACK),
+    "tiny-uplink, coarse grid": Chain("tiny-uplink", COARSE, FEEDBACK),
 }
 
 
@@ -98,7 +97,7 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
             )
         )
         for name, chain in CHAINS.items()
-        for rate in (chain.rates[1:2] if quick else chain.rates)
+        for rate in (RATES[1:2] if quick else RATES)
     ]
 
 

@@ -43,7 +43,7 @@ UPLOADS: dict[str, str] = {
     "float32": "float32",
     "int8": "int8",
     "compact": "nonzero+int4",
-    "tiny-uplink": "topk:0.035+int4",
+    "tiny-uplink": "topk:0.04+int4",
     "summable": "rotate-shared+shared:0.125+fixed",
 }
 
