@@ -31,7 +31,7 @@ help:
 	@echo "make lint      ruff"
 	@echo "make frames    a million frames and five million broken ones against a second decoder (FRAMES=1000)"
 	@echo "make fuzz      a fuzzer on what server and phones read, under the sanitizers (FUZZ_SECONDS=600)"
-	@echo "make experiments  every comparison of docs/experiments.md, ten minutes each (ARGS=--quick: one)"
+	@echo "make experiments  every comparison of docs/experiments.md, ten minutes each, bandwidth thirty (ARGS=--quick: one)"
 	@echo "make bench     training and the codec's kernels beside their peers (ARGS='--json')"
 
 install: $(STAMP)
@@ -95,7 +95,7 @@ format: install
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 experiments: install
-	@for name in compare-server-rules heterogeneity async selection central-gap silos personalise warm-start; do \
+	@for name in compare-server-rules heterogeneity async selection central-gap silos personalise warm-start bandwidth; do \
 		$(BIN)/kbdfl experiment $$name $(ARGS) || exit; \
 	done
 
