@@ -101,6 +101,8 @@ def reports(config: CifgConfig) -> Iterator[tuple[str, str, bytes]]:
         frame = honest(assignment)
         yield "places out of range", upload, rebuilt(frame, **{section: lambda p: np.full_like(p, 254)})
         yield "places that never end", upload, rebuilt(frame, **{section: lambda p: np.full_like(p, 255)})
+        longest = {section: lambda _: np.zeros(most, np.uint8)}  # small on the wire, since zeros pack well
+        yield "places without end", upload, rebuilt(frame, **longest)
         yield "a place too few", upload, rebuilt(frame, **{section: lambda places: places[:-1]})
     _, assignment = coordinate(config, "int8")
     yield "levels of -128", "int8", rebuilt(honest(assignment), levels=lambda v: put(v, -128))

@@ -18,7 +18,7 @@ from kbdfl.device_sim.feedback import ErrorMemory
 from kbdfl.device_sim.runtime import Budget, Declined, check_model, prepare, train
 from kbdfl.device_sim.store import TypingLog
 from kbdfl.downlink import Held, read_part, read_whole
-from kbdfl.errors import Conflict, DataError, ServerUnavailable, WireError
+from kbdfl.errors import Conflict, DataError, ModelError, ServerUnavailable, WireError
 from kbdfl.kernels.train import Workspace
 from kbdfl.text import Vocabulary
 from kbdfl.wire import decode_model
@@ -74,7 +74,12 @@ class ServerClient:
             if body:
                 headers |= {"Range": f"bytes={len(body)}-", "If-Range": etag}
             response = self._ask("GET", path, b"", headers, stream=True)
-            if response.status != HTTPStatus.PARTIAL_CONTENT:
+            if response.status == HTTPStatus.PARTIAL_CONTENT:
+                goes_on = response.headers.get("Content-Range", "").startswith(f"bytes {len(body)}-")
+                if not body or not goes_on or response.headers.get("ETag") != etag:
+                    response.release_conn()
+                    raise WireError(f"{path} was answered by another range or body than asked for")
+            else:
                 body.clear()  # all of it comes, perhaps because it is another by now
             etag = response.headers.get("ETag", "")
             try:
@@ -221,7 +226,7 @@ class Phone:
             self._out_of = this_round
             return Cycle("dropped", downlink_bytes=downlink)
         try:
-            check_model(assignment, params, self._vocabulary)
+            self._check(assignment, params)
             budget = self._budget
             if assignment.client.partial_work:
                 budget = budget.within(assignment.deadline_s, fetching_s=time.monotonic() - asked_s)
@@ -272,11 +277,20 @@ class Phone:
             return held.grid.values, 0
         if held is not None:
             path += f"/from/{held.version}"
+        self._held = None  # until what came has proved to be what was promised
         body = self._client.download(self._key, path)
         now = read_whole(body, size=assignment.config.spec.size, held=held, max_bytes=most)
         _check_version(assignment, now.version)
         self._held = assignment.task, now
         return now.grid.values, len(body)
+
+    def _check(self, assignment: Assignment, params: np.ndarray) -> None:
+        """Raise ModelError unless it is the model of the assignment; what the phone holds is then forgotten."""
+        try:
+            check_model(assignment, params, self._vocabulary)
+        except ModelError:
+            self._held = None
+            raise
 
     def _fetch(self, assignment: Assignment, path: str) -> tuple[np.ndarray, int]:
         """A float32 vector that goes with the assignment, and the bytes it took."""

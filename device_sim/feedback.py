@@ -41,11 +41,13 @@ class ErrorMemory:
         return sum(array.nbytes for array in self._kept.update.sections.values()) if self._kept else 0
 
     def at(self, assignment: Assignment) -> np.ndarray | None:
-        """What was lost, float32 (P,), if it is of this task and layout and young enough to count; else None."""
+        """What was lost, float32 (P,); None, and it is forgotten, if it is of another task or layout or too old."""
         kept, oldest = self._kept, assignment.client.feedback_rounds
-        if kept is None or (kept.task, kept.layout) != (assignment.task, assignment.config.spec.hash):
+        if kept is None:
             return None
-        if not 0 < assignment.round - kept.round <= oldest:
+        same = (kept.task, kept.layout) == (assignment.task, assignment.config.spec.hash)
+        if not (same and 0 < assignment.round - kept.round <= oldest):
+            self._kept = None
             return None
         return decode_chain(_FORM, kept.update, assignment.config.spec.size, kept.draws)
 

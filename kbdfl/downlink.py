@@ -60,6 +60,10 @@ class Downlink:
             held = None
         return self._cached(("whole", version, held), lambda: self._whole(version, held))
 
+    def holds(self, version: int | None) -> bool:
+        """Whether a difference from `version` can be made."""
+        return version in self._grids
+
     def part(self, coordinates: Coordinates) -> bytes:
         """Of the newest version what a round's phones need: the values at `coordinates`."""
         return self._cached(("part", coordinates.hash), lambda: self._part(coordinates))

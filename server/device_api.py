@@ -140,7 +140,7 @@ def _fetched(body_of: Callable[[], ModelBody], late: Callable[[], bool]) -> Resp
     response.set_etag(body.etag)
     response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
     response.make_conditional(request, accept_ranges=True, complete_length=len(body.content))
-    if response.status_code != HTTPStatus.NOT_MODIFIED:
+    if request.method == "GET" and response.status_code != HTTPStatus.NOT_MODIFIED:
         service().downloaded(response.content_length)
     return response
 

@@ -149,6 +149,7 @@ class TaskService:
             if not newest - self._served < version <= newest:
                 raise NotFound(f"version {newest} is served, not {version}")
             downlink = self._coordinator.downlink
+            held = held if downlink.holds(held) else None
             return self._body(version, f"from {held}", lambda: downlink.frame(version, held=held))
 
     def control(self, version: int) -> ModelBody:
@@ -286,8 +287,7 @@ class TaskService:
                 log.exception("a deadline could not be kept")
 
     def _keep_traffic(self, number: int) -> None:
-        crossed = self.traffic.take()
-        if crossed and number >= 0:
+        if number >= 0 and (crossed := self.traffic.take()):
             self._store.crossed(number, crossed)
 
     def _after(self, closed: RoundResult) -> None:

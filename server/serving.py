@@ -46,16 +46,17 @@ class _Channel(HTTPChannel):
     task_class = _Task
     error_task_class = _ProblemTask
     _device = UNKNOWN  # whom the request in hand, or the one before, came from
-    _unclaimed = 0  # bytes that were read for it
+    _unclaimed = 0  # bytes of the request in hand
+    _incoming = 0  # bytes that were read for the next one, which may be while the one in hand ends
 
     def claim(self, device: str) -> None:
         """The request in hand is `device`'s."""
         self._device = device
-        self._count_read()
+        self._count_read(device)
 
     def recv(self, buffer_size: int) -> bytes:
         data = super().recv(buffer_size)
-        self._unclaimed += len(data)
+        self._incoming += len(data)
         return data
 
     def send(self, data: bytes, do_close: bool = True) -> int:
@@ -65,18 +66,22 @@ class _Channel(HTTPChannel):
         return sent
 
     def service(self) -> None:
-        self._device = UNKNOWN  # the answer before was sent: nothing is read until it was
+        # Nothing is read until the last answer was sent, nor while a request waits for this: all that was read is its
+        # own. What nobody claims is counted by the next request, which another thread may begin as this one ends.
+        self._count_read(UNKNOWN)
+        self._device = UNKNOWN
+        self._unclaimed, self._incoming = self._incoming, 0
         super().service()
-        self._count_read()
 
     def handle_close(self) -> None:
-        self._device = UNKNOWN
-        self._count_read()
+        self._count_read(UNKNOWN)
+        self._unclaimed, self._incoming = self._incoming, 0
+        self._count_read(UNKNOWN)
         super().handle_close()
 
-    def _count_read(self) -> None:
+    def _count_read(self, device: str) -> None:
         if self._unclaimed:
-            self.server.traffic.add(self._device, up=self._unclaimed)
+            self.server.traffic.add(device, up=self._unclaimed)
             self._unclaimed = 0
 
 

@@ -92,7 +92,8 @@ def _read_header(header: bytes) -> tuple[dict, list]:
         _require(type(name) is str, "a section's name is not a string")
         _require(type(dtype) is str and dtype in _DTYPES, "an unknown dtype")
         _require(type(shape) is list and len(shape) <= 8, "a shape is not a short list")
-        _require(all(type(length) is int and length >= 0 for length in shape), "not a length")
+        _require(all(type(length) is int and 0 <= length < 2**32 for length in shape), "not a length")
+        _require(math.prod(filter(None, shape)) < 2**32, "a shape is too large")
     _require(len({entry[0] for entry in layout}) == len(layout), "a section stands twice")
     return fields, layout
 

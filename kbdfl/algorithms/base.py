@@ -11,6 +11,7 @@ from kbdfl.algorithms.mode import FedBuff, Mode, Synchronous
 from kbdfl.algorithms.selection import Selection, Uniform
 from kbdfl.algorithms.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerRule
 from kbdfl.codec import ClipNorm, upload_chain
+from kbdfl.codec.subset import Sample
 from kbdfl.errors import ConfigError
 from kbdfl.transform import Transform, check_chain
 
@@ -61,6 +62,11 @@ class Algorithm:
             raise ConfigError(f"max_weight must be >= 1, got {self.max_weight}")
         if self.client.scaffold and not isinstance(self.aggregate, Mean):
             raise ConfigError(f"aggregate must be mean with scaffold, whose c is one, got {self.aggregate}")
+        if self.client.feedback_rounds and any(isinstance(step, Sample) for step in self.transforms):
+            raise ConfigError(
+                "feedback_rounds must be 0 with sample and shared, which make what they keep larger: "
+                f"what is lost would grow, got {self.client.feedback_rounds}"
+            )
         if isinstance(self.mode, FedBuff):
             self._check_asynchronous()
 

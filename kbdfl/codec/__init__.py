@@ -37,6 +37,7 @@ STEPS: dict[str, type[Transform]] = {
         Fixed,
     )
 }
+LONGEST = 128  # characters of a chain: a report says which one it is written by
 WITH_FRACTION = (TopK, Outliers, Sample, SharedSample)
 
 UPLOADS: dict[str, str] = {
@@ -56,6 +57,8 @@ def upload_chain(upload: str, clip_norm: float = 0.0) -> tuple[Transform, ...]:
 
     Raises ConfigError for one that is neither a name nor steps, or makes no sense.
     """
+    if len(upload) > LONGEST:
+        raise ConfigError(f"upload must have at most {LONGEST} characters, got {len(upload)}")
     chain: tuple[Transform, ...] = ()
     for written in UPLOADS.get(upload, upload).split("+"):
         if written == Fixed.name:

@@ -38,15 +38,22 @@ def pack_places(places: np.ndarray) -> np.ndarray:
     return packed
 
 
-def unpack_places(packed: np.ndarray, size: int) -> np.ndarray:
-    """The places (K,) int32 that `packed` says, ascending, all below `size`. Raises WireError."""
+def unpack_places(packed: np.ndarray, size: int, *, most: int | None = None) -> np.ndarray:
+    """The places (K,) int32 that `packed` says, ascending, all below `size`. Raises WireError.
+
+    More bytes than `most` places (by default `size`) can take are refused before memory is taken for them.
+    """
+    longest = (size if most is None else most) + size // _MORE
+    if len(packed) > longest:
+        raise WireError(f"places below {size} take at most {longest} bytes here, got {len(packed)}")
     if len(packed) and packed[-1] == _MORE:
         raise WireError("the last place is not whole")
-    ends = np.flatnonzero(packed != _MORE)
-    places = np.cumsum(packed, dtype=np.int64)[ends] + np.arange(len(ends))
-    if len(places) and places[-1] >= size:
-        raise WireError(f"places must be below {size}, got {places[-1]}")
-    return places.astype(np.int32)
+    last = int(packed.sum(dtype=np.int64)) + np.count_nonzero(packed != _MORE) - 1
+    if last >= size:
+        raise WireError(f"places must be below {size}, got {last}")
+    places = np.cumsum(packed, dtype=np.int32)[packed != _MORE]
+    places += np.arange(len(places), dtype=np.int32)
+    return places
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class TopK(Transform):
         accumulate_sparse(acc, self._places(packed, values, acc.size), values, weight)
 
     def _places(self, packed: np.ndarray, values: np.ndarray, size: int) -> np.ndarray:
-        places = unpack_places(packed, size)
+        places = unpack_places(packed, size, most=len(values))
         if len(places) != len(values):
             raise WireError(f"{len(values)} values need as many places, got {len(places)}")
         return places
@@ -147,7 +154,8 @@ class Outliers(Transform):
             "delta": np.float32,
         }
         (scales, packed, places, vector), rest = split_sections(update, wanted)
-        found, count = unpack_places(places, size), ceil(self.fraction * size)
+        count = ceil(self.fraction * size)
+        found = unpack_places(places, size, most=count)
         check_size(vector.size, size)
         if len(found) != count:
             raise WireError(f"{count} outliers need as many places, got {len(found)}")

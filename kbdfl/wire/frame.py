@@ -206,10 +206,14 @@ def _read_sections(table: list, body: memoryview) -> dict[str, np.ndarray]:
             case _:
                 raise WireError("a section must be [new name, known dtype, shape]")
         if len(shape) > 8 or not all(type(length) is int and 0 <= length < 1 << 32 for length in shape):
-            raise WireError(f"the shape of section {name} must be lengths >= 0")
+            raise WireError(f"the shape of section {name[:80]!r} must be lengths >= 0")
+        if (
+            prod(filter(None, shape)) >= 1 << 32
+        ):  # an empty array may claim to be as wide as it likes, but for this
+            raise WireError(f"the lengths of section {name[:80]!r} must have a product below 2^32")
         size = prod(shape) * dtype.itemsize
         if at + size > len(body):
-            raise WireError(f"section {name} ends after the body")
+            raise WireError(f"section {name[:80]!r} ends after the body")
         array = np.frombuffer(body, dtype, prod(shape), at) if size else np.empty(0, dtype)
         if not array.flags.aligned:
             array = array.copy()

@@ -87,7 +87,9 @@ def _checked(kind: int, fields: dict) -> dict:
     if kind == REPORT and "first_control" in fields:
         wanted = wanted | CONTROL_FIELDS
     if fields.keys() != wanted.keys():
-        raise WireError(f"a {KINDS[kind]} must have the fields {sorted(wanted)}, got {sorted(fields)[:20]}")
+        raise WireError(
+            f"a {KINDS[kind]} must have the fields {sorted(wanted)}, got {str(sorted(fields))[:200]!r}"
+        )
     for name, accepts in wanted.items():
         if not accepts(fields[name]):
             raise WireError(f"field {name} of a {KINDS[kind]} is out of range: {str(fields[name])[:80]!r}")

@@ -8,12 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from kbdfl.algorithms import ClientRule, FedBuff
+from kbdfl.algorithms import Algorithm, ClientRule, Download, FedBuff
+from kbdfl.codec.grid import Grid
 from kbdfl.device_sim import agent
 from kbdfl.device_sim.agent import Phone, ServerClient, wait_for_vocabulary
 from kbdfl.device_sim.control import ControlStore
 from kbdfl.device_sim.runtime import Budget
 from kbdfl.device_sim.store import TypingLog
+from kbdfl.downlink import Held
 from kbdfl.errors import KbdflError, ModelError, ServerUnavailable, WireError
 from kbdfl.kernels.train import Workspace
 from kbdfl.wire import decode_model, encode_model
@@ -524,3 +526,39 @@ def test_a_body_that_changed_on_the_way_is_fetched_anew(served, new_phone):
 
     with served(wrap=wrap) as (_, url):
         assert cycle(new_phone(url)).outcome == "reported"
+
+
+def test_a_phone_that_holds_another_model_under_the_same_version_fetches_it_anew(served, new_phone):
+    """As after a server's folder was put back: the difference it is sent begins from what it does not hold."""
+    algorithm = Algorithm(client=ClientRule(batch_size=4, learning_rate=1.0), download=Download("grid"))
+    with served(algorithm=algorithm, cohort=1, over_selection=1.0, rounds=5) as (_, url):
+        phone = new_phone(url)
+        assert cycle(phone).outcome == "reported"
+        task, held = phone._held
+        levels = held.grid.levels.copy()
+        levels[:5] = 3 - levels[:5] // 2
+        phone._held = task, Held(held.version, Grid(levels, held.grid.exponents))
+        with pytest.raises(ModelError, match="sha256"):
+            cycle(phone)
+        assert phone._held is None
+        assert cycle(phone).outcome == "reported"
+
+
+def test_a_part_of_another_body_or_place_is_refused(served, new_phone):
+    def wrap(app):
+        broken, _ = breaking_off(app, after=700, times=1)
+
+        def lying(environ, start_response):
+            def start(status, headers, *more):
+                if status.startswith("206"):
+                    headers = [(k, "bytes 0-9/10" if k == "Content-Range" else v) for k, v in headers]
+                return start_response(status, headers, *more)
+
+            return broken(environ, start)
+
+        return lying
+
+    with served(wrap=wrap) as (_, url):
+        phone = new_phone(url)
+        with pytest.raises(WireError, match="another range or body than asked for"):
+            cycle(phone)

@@ -71,6 +71,32 @@ def test_what_a_device_moved_is_counted_to_the_byte(server, service, client, new
     assert min(counted[phones[0].id]) > 500
 
 
+def test_devices_that_share_connections_are_kept_apart(server, service, client, new_phone):
+    """Many requests back to back: the next one may be read while another thread ends the one before."""
+    phones = [new_phone(client) for _ in range(2)]
+    counted = [{phone.id: [0, 0] for phone in phones} for _ in range(4)]
+
+    def talk(place):
+        connection = Connection(server)
+        for turn in range(100):
+            phone = phones[turn % 2]
+            path = ("/v1/check-in", "/v1/models/0")[turn % 2]
+            headers = signed(phone, ("POST", "GET")[turn % 2], path, at=service.wall_clock())
+            for way, number in enumerate(connection.ask(("POST", "GET")[turn % 2], path, headers)):
+                counted[place][phone.id][way] += number
+        connection.ask("GET", "/healthz", {})  # by now the answers before have been counted
+        connection.close()
+
+    threads = [threading.Thread(target=talk, args=(place,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    crossed = service.traffic.take()
+    for phone in phones:
+        assert crossed[phone.id] == tuple(sum(each[phone.id][way] for each in counted) for way in (0, 1))
+
+
 def test_an_upload_that_breaks_off_is_counted_as_nobodys(server, service, client, new_phone):
     phone = new_phone(client)
     headers = signed(phone, "POST", "/v1/rounds/0/report", b"x" * 5000, at=service.wall_clock())

@@ -44,6 +44,10 @@ def test_weights_by_name():
             {"mode": FedBuff(), "aggregate": Median()},
             r"aggregate must be mean with fedbuff, .*, got Median\(\)",
         ),
+        (
+            {"upload": "sample:0.5+int8", "client": ClientRule(feedback_rounds=9)},
+            "feedback_rounds must be 0 with sample and shared.*got 9",
+        ),
         ({"mode": FedBuff(), "client": ClientRule(scaffold=2)}, "scaffold must be 0 with fedbuff: .*, got 2"),
         (
             {"mode": FedBuff(), "client": ClientRule(report_words=9)},

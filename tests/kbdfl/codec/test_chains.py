@@ -54,6 +54,7 @@ def test_uploads_are_found_by_name_and_as_they_are_written():
         ("int4:0.5", "int4 must be written int4, got 'int4:0.5'"),
         ("topk:much+int4", r"topk must keep a fraction in \(0, 1\], written as 0.5, got 'much'"),
         ("topk:0+int4", r"topk must keep a fraction in \(0, 1\], got 0"),
+        ("topk:1." + "0" * 130 + "+int4", "upload must have at most 128 characters, got 142"),
         ("sample:1e-1+int4", "written as 0.5, got '1e-1'"),
         ("sample:nan+int4", r"sample must keep a fraction in \(0, 1\], written as 0.5, got 'nan'"),
         ("topk:0.5", "a chain must end in a codec"),
