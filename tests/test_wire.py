@@ -204,10 +204,13 @@ def mutate(frame, random):
             content["fields"][name + "2"] = content["fields"].pop(name)
     elif how == 4 and content["sections"]:
         section = content["sections"][random.integers(len(content["sections"]))]
+        shape = [int(n) for n in random.integers(0, 9, random.integers(0, 3))]
+        if random.random() < 0.2:
+            shape = [0, *[2**32 - 1] * 3]  # nothing, but wider than any array may be
         place = random.integers(3)
         section[place] = [str(random.choice(["values", "scales", "control.levels", "x"])),
                           str(random.choice(["int8", "uint8", "int32", "float32", "float16", "float64"])),
-                          [int(n) for n in random.integers(0, 9, random.integers(0, 3))]][place]  # fmt: skip
+                          shape][place]  # fmt: skip
     elif how == 5:
         key = str(random.choice(["magic", "format", "kind", "flags", "zero", "header", "stored", "raw"]))
         head[key] = b"KBF2" if key == "magic" else int(random.choice([0, 1, 2, 3, 255])) if key in (
