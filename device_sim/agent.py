@@ -277,8 +277,8 @@ class Phone:
             return held.grid.values, 0
         if held is not None:
             path += f"/from/{held.version}"
-        self._held = None  # until what came has proved to be what was promised
         body = self._client.download(self._key, path)
+        self._held = None  # until what came has proved to be a version
         now = read_whole(body, size=assignment.config.spec.size, held=held, max_bytes=most)
         _check_version(assignment, now.version)
         self._held = assignment.task, now

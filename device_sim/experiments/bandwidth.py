@@ -103,7 +103,11 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
 
 def figures(study: Study) -> dict[str, Any]:
     """`chains`: for each its ratios to float32 and what it loses of recall@1, in points, on held-out users."""
-    return {"chains": [_chain(study, name) for name in study.methods]}
+    return {"chains": list(_chains(study).values())}
+
+
+def _chains(study: Study) -> dict[str, dict[str, Any]]:
+    return {name: _chain(study, name) for name in study.methods}
 
 
 def _chain(study: Study, name: str) -> dict[str, Any]:
@@ -129,7 +133,7 @@ _COUNTED = ("plain", "uplink", "downlink", "reports")
 
 def columns(study: Study) -> Columns:
     """Ratios to float32, up, down and together, what is lost of recall@1, and the megabytes of a run, up and down."""
-    found = {chain["name"]: chain for chain in figures(study)["chains"]}
+    found = _chains(study)
     shown = {"up": "uplink_ratio", "down": "downlink_ratio", "together": "total_ratio"}
     ratios = {
         title: {name: f"{chain[what]:.1f}x" for name, chain in found.items()} for title, what in shown.items()
@@ -146,7 +150,7 @@ def columns(study: Study) -> Columns:
 
 def against(study: Study) -> Against:
     """The curves that the experiment is about: recall over how many times fewer bytes there are."""
-    found = {chain["name"]: chain for chain in figures(study)["chains"]}
+    found = _chains(study)
     wanted = {
         "how many times fewer bytes go up": "uplink_ratio",
         "how many times fewer go both ways": "total_ratio",

@@ -82,9 +82,9 @@ class Grid:
 
     def _moved(self, exponents: np.ndarray) -> np.ndarray:
         """The levels nearest to its values with these `exponents`; blocks that keep theirs keep their levels."""
-        changed = np.flatnonzero(exponents != self.exponents)
         if not self.levels.any():
             return self.levels  # zeros are zeros at any step: what a phone without a model holds
+        changed = np.flatnonzero(exponents != self.exponents)
         levels = self.levels if not len(changed) else self.levels.copy()
         for block in changed:
             at = slice(block * BLOCK, (block + 1) * BLOCK)

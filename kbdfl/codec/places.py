@@ -179,9 +179,7 @@ class Nonzero(Transform):
 
     def size_after(self, size: int, update: Update) -> int:
         (packed,), _ = split_sections(update, {"changes": np.uint8})
-        changes = unpack_places(packed, size)
-        ends = size if len(changes) % 2 else 0
-        return int(changes[1::2].sum(dtype=np.int64) - changes[::2].sum(dtype=np.int64)) + ends
+        return _length(unpack_places(packed, size), size)
 
     def encode(self, update: Update, draws: Draws) -> Update:
         there = update.vector != 0
@@ -190,15 +188,23 @@ class Nonzero(Transform):
 
     def decode(self, update: Update, size: int, draws: Draws) -> Update:
         (packed, values), rest = split_sections(update, {"changes": np.uint8, "delta": np.float32})
-        check_size(values.size, self.size_after(size, update))
+        changes = unpack_places(packed, size)
+        check_size(values.size, _length(changes, size))
         vector = np.zeros(size, np.float32)
-        accumulate_runs(vector, unpack_places(packed, size), values, 1.0)
+        accumulate_runs(vector, changes, values, 1.0)
         return decoded(vector, rest)
 
     def accumulate(self, update: Update, draws: Draws, *, weight: float, acc: np.ndarray) -> None:
         packed, values = take_sections(update, {"changes": np.uint8, "delta": np.float32})
-        check_size(values.size, self.size_after(acc.size, update))
-        accumulate_runs(acc, unpack_places(packed, acc.size), values, weight)
+        changes = unpack_places(packed, acc.size)
+        check_size(values.size, _length(changes, acc.size))
+        accumulate_runs(acc, changes, values, weight)
+
+
+def _length(changes: np.ndarray, size: int) -> int:
+    """How many of `size` places lie between the first and the second of `changes`, the third and the fourth, ..."""
+    ends = size if len(changes) % 2 else 0
+    return int(changes[1::2].sum(dtype=np.int64) - changes[::2].sum(dtype=np.int64)) + ends
 
 
 def check_fraction(name: str, fraction: float) -> None:
