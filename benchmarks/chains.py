@@ -24,6 +24,7 @@ from kbdfl.rounds import MemoryStore
 from kbdfl.task import RoundRule, Task
 from kbdfl.transform import Draws, accumulate_chain, decode_chain, encode_chain
 from kbdfl.wire import decode_report, encode_report
+from kbdfl.wire.messages import REPORT_FIELDS
 
 NORM = 3.0
 MESSAGES, WORDS = 200, 12
@@ -49,9 +50,8 @@ def update_of(config) -> tuple[np.ndarray, dict]:
     sentences = [[2, *row.tolist(), 3] for row in rows]
     frame = train(assignment, params, prepare(assignment, sentences), device="phone", workspace=Workspace())
     report = decode_report(frame, max_bytes=LIMIT)
-    fields = ("task", "round", "device", "model_sha256", "spec_hash", "examples", "tokens", "train_loss")
     delta = decode_chain(upload_chain("float32"), report.update, config.spec.size, assignment.draws)
-    return delta, {name: getattr(report, name) for name in fields}
+    return delta, {name: getattr(report, name) for name in REPORT_FIELDS if name != "upload"}
 
 
 def measure(delta: np.ndarray, fields: dict, laps: int) -> list[dict]:

@@ -28,6 +28,7 @@ from kbdfl.task import RoundRule, Task
 from kbdfl.transform import encode_chain
 from kbdfl.wire import decode_report, encode_report
 from kbdfl.wire.frame import ZSTD, padding_after, zstd
+from kbdfl.wire.messages import REPORT_FIELDS
 
 DEVICE = "phone"
 REPEATS = 20
@@ -126,19 +127,8 @@ def rebuilt(frame: bytes, **changes: object) -> bytes:
     sections = {
         name: changes.get(name, lambda same: same)(array) for name, array in report.update.sections.items()
     }
-    fields = (
-        "task",
-        "round",
-        "device",
-        "model_sha256",
-        "spec_hash",
-        "upload",
-        "examples",
-        "tokens",
-        "train_loss",
-    )
     return encode_report(
-        replace(report.update, sections=sections), **{name: getattr(report, name) for name in fields}
+        replace(report.update, sections=sections), **{name: getattr(report, name) for name in REPORT_FIELDS}
     )
 
 
