@@ -43,9 +43,9 @@ class ControlStore:
     the phone's part of the server's mean. `kept` is what they agree on.
     """
 
-    def __init__(self, *, path: Path | None = None) -> None:
+    def __init__(self, *, path: Path | None = None, kept: Control | None = None) -> None:
         self._path = path
-        self.kept: Control | None = None
+        self.kept = kept
         self._offered: Control | None = None
         if path is not None and path.exists():
             values, _, facts = load_checkpoint(path)
@@ -60,7 +60,12 @@ class ControlStore:
         kept, oldest = self.at(assignment), assignment.client.control_rounds
         return kept is not None and not 0 < oldest < assignment.round - kept.round
 
-    def offer(self, control: Control) -> None:
+    @property
+    def offered(self) -> Control | None:
+        """What the last report says, until `settle`."""
+        return self._offered
+
+    def offer(self, control: Control | None) -> None:
         """Hold what a report says until `settle`; another offer takes its place."""
         self._offered = control
 

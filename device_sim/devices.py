@@ -24,21 +24,28 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A class of phones: its `share` of all of them, training speed and speed of the link in either direction."""
+    """A class of phones: its `share` of all of them, training speed and speed of the link in either direction.
+
+    memory_bytes  what a keyboard may take for training
+    watts         that training draws on top of an idle phone; it is on its charger, so no battery runs empty
+    """
 
     name: str
     share: float
     tokens_per_s: float
     bytes_per_s: float
+    memory_bytes: int
+    watts: float
 
 
-MID = Tier("mid", 0.40, 2_000.0, 1e6)
+MID = Tier("mid", 0.40, 2_000.0, 1e6, 256 << 20, 2.5)
 TIERS = (
-    Tier("flagship", 0.20, 6_000.0, 4e6),
+    Tier("flagship", 0.20, 6_000.0, 4e6, 512 << 20, 4.0),
     MID,
-    Tier("low", 0.25, 750.0, 5e5),
-    Tier("old", 0.15, 250.0, 2.5e5),
+    Tier("low", 0.25, 750.0, 5e5, 128 << 20, 2.0),
+    Tier("old", 0.15, 250.0, 2.5e5, 64 << 20, 1.5),
 )
+
 SPREAD = 1.0  # of the log-normal factors: standard deviation of the logarithm
 
 # Hours behind the east of the United States and share of the people: Eastern, Central, Mountain, Pacific.
@@ -51,7 +58,7 @@ DAYTIME = 0.45  # share of phones that charge at any time of the day instead: at
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A phone: how fast it trains and sends, and its daily window, `free_s` seconds from `opens_s` of the day.
+    """A phone: its tier's properties, as fast as it is itself, and its daily window, `free_s` seconds from `opens_s`.
 
     Virtual time begins at midnight in the east of the United States. A window as long as the day never closes.
     """
@@ -59,8 +66,16 @@ class Device:
     tier: str = MID.name
     tokens_per_s: float = MID.tokens_per_s
     bytes_per_s: float = MID.bytes_per_s
+    memory_bytes: int = MID.memory_bytes
+    watts: float = MID.watts
     opens_s: float = 0.0
     free_s: float = DAY_S
+
+    @classmethod
+    def of(cls, tier: Tier, *, training: float = 1.0, link: float = 1.0, **hours: float) -> "Device":
+        """A phone of `tier` that trains and sends so many times as fast as the tier does."""
+        speeds = tier.tokens_per_s * training, tier.bytes_per_s * link
+        return cls(tier.name, *speeds, tier.memory_bytes, tier.watts, **hours)
 
     def available(self, now: float) -> bool:
         """Whether it may take part at `now`."""
@@ -91,7 +106,7 @@ def make_device(seed: int, name: str, *, speeds: str, availability: str) -> Devi
     if speeds == "heavy-tailed":
         training, link = (exp(SPREAD * x) for x in stream(seed, "device", name, "speed").standard_normal(2))
     opens_s, free_s = (0.0, DAY_S) if availability == "always" else _window(seed, name)
-    return Device(tier.name, tier.tokens_per_s * training, tier.bytes_per_s * link, opens_s, free_s)
+    return Device.of(tier, training=training, link=link, opens_s=opens_s, free_s=free_s)
 
 
 def _window(seed: int, name: str) -> tuple[float, float]:

@@ -4,14 +4,17 @@ Phones that fetch the same frame hold the same model, so it is decoded for the f
 """
 
 from collections import OrderedDict
+from typing import Any
+from weakref import finalize
 
 import numpy as np
 
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
-from kbdfl.device_sim.flight import Received
 from kbdfl.device_sim.runtime import check_model
+from kbdfl.device_sim.work import Received
 from kbdfl.downlink import Held, read_part, read_whole
+from kbdfl.engines import Engine
 from kbdfl.errors import ModelError
 from kbdfl.text import Vocabulary
 from kbdfl.wire import decode_model
@@ -20,8 +23,8 @@ from kbdfl.wire import decode_model
 class Downloads:
     """What the phones of a simulation hold, and what they fetch to train on."""
 
-    def __init__(self, coordinator: Coordinator, vocabulary: Vocabulary) -> None:
-        self._coordinator, self._vocabulary = coordinator, vocabulary
+    def __init__(self, coordinator: Coordinator, vocabulary: Vocabulary, engine: Engine) -> None:
+        self._coordinator, self._vocabulary, self._engine = coordinator, vocabulary, engine
         self._download = coordinator.task.algorithm.download
         self._on_phone: dict[str, int] = {}  # the version that each holds
         self._held: OrderedDict[int, Held] = OrderedDict()  # what that is, of the newest
@@ -40,10 +43,18 @@ class Downloads:
         if self._download.codec != "grid":
             return self._received(key, assignment, None)
         before = self._on_phone.get(phone)
-        if before == assignment.version and self._newest is not None:
-            return self._newest[1], 0  # it holds what it is to train on
+        if before == assignment.version:  # it holds what it is to train on
+            return self._newest[1] if self._newest else self._received(key, assignment, None)[0], 0
         self._on_phone[phone] = assignment.version
         return self._received(key, assignment, before if before in self._held else None)
+
+    def state(self) -> dict[str, Any]:
+        """What the phones hold, for a snapshot."""
+        return {"on_phone": self._on_phone, "held": self._held}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        self._on_phone, self._held = state["on_phone"], state["held"]
 
     def control_bytes(self, version: int) -> int:
         """The bytes of the frame with SCAFFOLD's c, which a phone fetches beside version `version`."""
@@ -58,10 +69,20 @@ class Downloads:
             if self._newest is None:
                 check_model(assignment, params, self._vocabulary)
                 params.setflags(write=False)
-                self._newest = (key, Received(params, self._coordinator.control))
-            elif not np.array_equal(params, self._newest[1].params):
+                self._newest = (key, self.share(params, self._coordinator.control))
+            elif not np.array_equal(params, self._newest[1].params.get()):
                 raise ModelError("two phones read two models in one version")
         return self._newest[1], self._read_from[held]
+
+    def share(self, params: np.ndarray, control: np.ndarray | None) -> Received:
+        """What workers are handed; the engine lets go of it when the last phone that trains on it has."""
+        engine = self._engine
+        shared = [None if each is None else engine.share(each) for each in (params, control)]
+        received = Received(*shared)
+        for each in shared:
+            if each is not None:
+                finalize(received, engine.release, each)
+        return received
 
     def _read(self, assignment: Assignment, held: int | None) -> tuple[bytes, np.ndarray]:
         """A frame and what a phone reads from it."""

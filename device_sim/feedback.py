@@ -18,7 +18,7 @@ _FORM = upload_chain("nonzero+int8")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Lost:
+class Lost:
     """What one report lost of a vector (P,): of which task and layout, in which round."""
 
     update: Update
@@ -27,13 +27,30 @@ class _Lost:
     layout: str
     round: int
 
+    @classmethod
+    def of(cls, assignment: Assignment, values: np.ndarray) -> "Lost":
+        """What the report of `assignment` lost, float32 (P,). Raises ModelError if it is not finite."""
+        draws = assignment.draws.of("feedback")
+        update, layout = encode_chain(_FORM, values, draws), assignment.config.spec.hash
+        return cls(update, draws, assignment.task, layout, assignment.round)
+
 
 class ErrorMemory:
     """One phone's. What a report loses is offered, and takes the place of what was kept once the report is counted."""
 
-    def __init__(self) -> None:
-        self._kept: _Lost | None = None
-        self._offered: _Lost | None = None
+    def __init__(self, kept: Lost | None = None) -> None:
+        self._kept = kept
+        self._offered: Lost | None = None
+
+    @property
+    def offered(self) -> Lost | None:
+        """What the last report lost, until `settle`."""
+        return self._offered
+
+    @property
+    def kept(self) -> Lost | None:
+        """What the last counted report lost."""
+        return self._kept
 
     @property
     def nbytes(self) -> int:
@@ -51,11 +68,9 @@ class ErrorMemory:
             return None
         return decode_chain(_FORM, kept.update, assignment.config.spec.size, kept.draws)
 
-    def offer(self, assignment: Assignment, lost: np.ndarray) -> None:
-        """Hold `lost` float32 (P,) until `settle`. Raises ModelError if it is not finite."""
-        draws = assignment.draws.of("feedback")
-        update, layout = encode_chain(_FORM, lost, draws), assignment.config.spec.hash
-        self._offered = _Lost(update, draws, assignment.task, layout, assignment.round)
+    def offer(self, lost: Lost | None) -> None:
+        """Hold what a report lost until `settle`; another offer takes its place."""
+        self._offered = lost
 
     def settle(self) -> None:
         """The report was counted."""
@@ -78,5 +93,5 @@ def encode_with_feedback(assignment: Assignment, delta: np.ndarray, errors: Erro
     wanted = delta + at.take(before)
     update = encode_chain(transforms, wanted, assignment.draws)
     lost = wanted - decode_chain(transforms, update, len(wanted), assignment.draws)
-    errors.offer(assignment, at.put(before, lost))
+    errors.offer(Lost.of(assignment, at.put(before, lost)))
     return update

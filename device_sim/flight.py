@@ -9,45 +9,42 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from math import inf
+from typing import Any
 
 import numpy as np
 
 from kbdfl.assignment import Assignment
-from kbdfl.device_sim.runtime import LocalRun
-from kbdfl.engines import ThreadEngine
+from kbdfl.device_sim.devices import Device
+from kbdfl.device_sim.work import Done, Job, Received
+from kbdfl.engines import Engine
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Received:
-    """A version of the model as phones receive it, shared by all that train on it and kept until the last has.
-
-    params   float32 (P,), read-only; of a partial model what is sent of it
-    control  SCAFFOLD's c beside it, float32 (P,), or None
-    """
-
-    params: np.ndarray
-    control: np.ndarray | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Job:
-    """A phone's work: what to train, on which version of the model, and when its report arrives."""
+@dataclass(frozen=True, slots=True)
+class Airborne:
+    """A job in a snapshot: what it can be planned from once more."""
 
     device: str
+    hardware: Device
     assignment: Assignment
-    run: LocalRun
-    received: Received
     arrival_s: float
+    training_s: float
+    in_time: float
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What was received: a version, or a round's part of it."""
+        partial = self.assignment.client.partial_model
+        return self.assignment.version, self.assignment.round if partial else -1
 
 
 class Flight:
-    """Jobs in order of arrival, one a device; `work` makes a job's frame, or None if the phone declines."""
+    """Jobs in order of arrival, one a device; `work` carries one out."""
 
-    def __init__(self, engine: ThreadEngine, work: Callable[[Job], bytes | None]) -> None:
+    def __init__(self, engine: Engine, work: Callable[[Job], Done]) -> None:
         self._engine, self._work = engine, work
         self._arrivals: list[tuple[float, str]] = []
         self._jobs: dict[str, Job] = {}
-        self._frames: dict[str, Future[bytes | None]] = {}
+        self._frames: dict[str, Future[Done]] = {}
 
     def add(self, job: Job) -> None:
         """A phone begins."""
@@ -59,11 +56,13 @@ class Flight:
         """When the next report arrives; infinite if none does."""
         return self._arrivals[0][0] if self._arrivals else inf
 
-    def pop(self, *, ahead: int) -> tuple[Job, bytes | None]:
-        """The job that arrives next, with its frame; those of `ahead` arrivals, this one too, are put to work."""
+    def pop(self, *, ahead: int) -> tuple[Job, Done]:
+        """The job that arrives next, with what came of it; those of `ahead` arrivals, this one too, are put to work."""
         for _, device in heapq.nsmallest(max(1, ahead), self._arrivals):
             if device not in self._frames:
-                self._frames[device] = self._engine.submit(self._work, self._jobs[device])
+                self._frames[device] = self._engine.submit(
+                    self._work, self._jobs[device], cost=self._jobs[device].plan.tokens
+                )
         _, device = heapq.heappop(self._arrivals)
         return self._jobs.pop(device), self._frames.pop(device).result()
 
@@ -71,3 +70,26 @@ class Flight:
         """All phones stop; returns when none is at work any more."""
         wait([frame for frame in self._frames.values() if not frame.cancel()])
         self._arrivals, self._jobs, self._frames = [], {}, {}
+
+    def state(self) -> dict[str, Any]:
+        """The jobs, and the models that they train on, float32 (P,), with c beside them or None."""
+        jobs, received = [], {}
+        for job in self._jobs.values():
+            of_job = job.arrival_s, job.training_s, job.in_time
+            one = Airborne(job.device, job.hardware, job.assignment, *of_job)
+            jobs.append(one)
+            control = job.received.control
+            received[one.key] = (job.received.params.get(), None if control is None else control.get())
+        return {"jobs": jobs, "received": received}
+
+    def restore(
+        self,
+        state: dict[str, Any],
+        again: Callable[[Airborne, Received], Job],
+        *,
+        share: Callable[[np.ndarray, np.ndarray | None], Received],
+    ) -> None:
+        """Take up the jobs of `state`."""
+        received = {key: share(*arrays) for key, arrays in state["received"].items()}
+        for one in state["jobs"]:
+            self.add(again(one, received[one.key]))

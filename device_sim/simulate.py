@@ -1,48 +1,64 @@
-"""Federated rounds in one process: the coordinator of the server, on a virtual clock, with worker threads.
+"""Federated rounds in one process: the coordinator of the server, on a virtual clock, with workers that train.
 
 A simulated phone takes as long as its download, training and upload would on its device (`device_sim.devices`), so
 slow phones report late and the coordinator's over-selection and deadline do their work. The clock jumps from event to
-event: a report arrives, a deadline passes, a phone may check in. A report that nobody would count is not computed.
+event: a phone checks in, a report arrives, a deadline passes. A report that nobody would count is not computed.
+
+Phones come in one of two ways. With hours of their own (`device_sim.hours`) each check-in is an event of a queue.
+Without, nobody plays the polls that would be told to wait: as soon as a place is free, the phones that are free come
+in random order.
 
 Synchronous phones stop when their round closes. Asynchronous ones (FedBuff) go on, on the version they were given.
 """
 
-import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
-from math import ceil, inf, nextafter
+from math import inf, nextafter
+from typing import Any
 
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.algorithms.selection import Ranking
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import Coordinator
-from kbdfl.device_sim.control import ControlStore
-from kbdfl.device_sim.devices import DAY_S, Device, make_device
+from kbdfl.coordinator import STATE_CLASSES as COORDINATOR_CLASSES
+from kbdfl.coordinator import Coordinator, Wait
+from kbdfl.device_sim.checkins import CheckIns
+from kbdfl.device_sim.control import Control, ControlStore
+from kbdfl.device_sim.devices import DAY_S, MID, TIERS, Device, make_device
 from kbdfl.device_sim.downloads import Downloads
-from kbdfl.device_sim.feedback import ErrorMemory
-from kbdfl.device_sim.flight import Flight, Job
+from kbdfl.device_sim.feedback import ErrorMemory, Lost
+from kbdfl.device_sim.flight import Airborne, Flight
+from kbdfl.device_sim.hours import HOUR_S, hardware
 from kbdfl.device_sim.population import Population
-from kbdfl.device_sim.runtime import Declined, has_known_word, prepare, train
-from kbdfl.engines import ThreadEngine
+from kbdfl.device_sim.runtime import Budget, Declined
+from kbdfl.device_sim.tally import Tally
+from kbdfl.device_sim.traces import open_hours
+from kbdfl.device_sim.work import Done, Job, Plan, Received, Training, Worker, perform
+from kbdfl.downlink import Held
+from kbdfl.engines import Engine, ThreadEngine
 from kbdfl.errors import ConfigError, DataError
-from kbdfl.kernels.train import Workspace
 from kbdfl.metrics import recall
 from kbdfl.parts import TooStale
 from kbdfl.rng import stream
 from kbdfl.rounds import MemoryStore, RoundResult, metrics_row
 from kbdfl.run import Built, RunConfig
 from kbdfl.text import PackedBatches
-from kbdfl.transform import nominal_bytes
+from kbdfl.transform import Draws, Update, nominal_bytes
 
 LONGEST_LULL_S = 7 * DAY_S  # nobody was given an assignment for so long: nobody ever will be
+# Of the objects in `Simulation.state`, and its plain attributes there.
+STATE_CLASSES = (*COORDINATOR_CLASSES, Tally, Control, Lost, Update, Draws, Held, Airborne, Device)
+_KEPT = ("_wall_s", "_now", "_ask_s", "_lull_s", "_in_vain", "_out", "_waiting", "_away", "counted", "tally")
+_NO_CONTROLS, _NO_ERRORS = ControlStore(), ErrorMemory()  # of tasks without such: never written to
 FUTILE = 20  # assignments a phone, in a row, that no report came of: none ever will
 
 
 class Simulation:
     """Rounds over a population; `rounds` hands on a metrics row for every closed one.
 
-    `controls` are the phones' control variates (SCAFFOLD), `counted` says how many reports of each phone were counted.
+    `controls` are the phones' control variates (SCAFFOLD), `counted` says how many reports of each phone were counted,
+    `tally` what became of those that were assigned. `worker` is what they do; a held-out set that is None measures
+    nothing.
     """
 
     def __init__(
@@ -51,8 +67,10 @@ class Simulation:
         built: Built,
         population: Population,
         *,
-        workers: int,
-        held_out: PackedBatches,
+        held_out: PackedBatches | None,
+        workers: int = 1,
+        engine: Engine | None = None,
+        worker: Worker | None = None,
     ) -> None:
         settings, rule, mode = config.settings, config.rule, config.algorithm.mode
         if rule.enough > len(population):
@@ -66,38 +84,116 @@ class Simulation:
                 f"rounds of {rule.cohort}, got {separation}"
             )
         self._config, self._built, self._population, self._held_out = config, built, population, held_out
-        self._workers = workers
+        self._engine = engine or ThreadEngine(workers)
+        self._worker = worker or Training(population, built.vocabulary)
+        hours = open_hours(settings.availability, seed=settings.seed)
+        self._checkins = CheckIns(hours, len(population), seed=settings.seed) if hours else None
         self._random = stream(settings.seed, "fleet")
-        self.controls = {device: ControlStore() for device in population.users}
-        self._errors = {device: ErrorMemory() for device in population.users}
+        self.controls: defaultdict[str, ControlStore] = defaultdict(ControlStore)
+        self._errors: defaultdict[str, ErrorMemory] = defaultdict(ErrorMemory)
         self.counted: Counter[str] = Counter()
+        self.tally = Tally()
         self._devices: dict[str, Device] = {}
-        self._local = threading.local()
         self._asynchronous = isinstance(mode, FedBuff)
         self._most = mode.concurrency if isinstance(mode, FedBuff) else rule.selected
+        self._until_s = inf
+        self._wall_s = 0.0
         self._now = 0.0
         self._ask_s = 0.0  # when phones check in next
         self._lull_s = 0.0  # since when nobody was given an assignment
         self._in_vain = 0  # assignments since a report was last counted
         self._futile = FUTILE * len(population) / (1 - settings.dropout)
         self._out: dict[str, float] = {}  # phones that the coordinator counts on, and until when it does
-        self._waiting: dict[str, float] = {}  # phones that were told to wait, until when
+        self._waiting: dict[str, float] = {}  # phones that were told to wait, or rest, until when
+        self._away: dict[str, tuple[int, float, int]] = {}  # of `_out`: number, end of the window, tier
         self.coordinator = Coordinator(
             built.task, built.params, store=MemoryStore(), random=stream(settings.seed, "pace")
         )
-        self._downloads = Downloads(self.coordinator, built.vocabulary)
+        self._downloads = Downloads(self.coordinator, built.vocabulary, self._engine)
+        self._flight = Flight(self._engine, perform)
 
-    def rounds(self, on_round: Callable[[dict], None]) -> None:
-        """Run all rounds; `on_round` gets each one's row of metrics.jsonl as it closes."""
-        started = time.perf_counter()
-        with ThreadEngine(self._workers) as engine:
-            flight = Flight(engine, self._train)
-            while self.coordinator.phase == "open":
+    def rounds(self, on_round: Callable[[dict], None], *, until_s: float = inf) -> None:
+        """Run all rounds, or until virtual time `until_s`; `on_round` gets each one's metrics row as it closes."""
+        started = time.perf_counter() - self._wall_s
+        self._until_s = until_s
+        with self._engine:
+            while self.coordinator.phase == "open" and self._now < until_s:
                 if self._ask_s <= self._now:
-                    self._ask_s = self._admit(flight)
-                closed = self._step(flight)
+                    self._ask_s = self._admit() if self._checkins is None else self._come()
+                closed = self._step()
                 if closed is not None:
-                    on_round(self._row(closed, wall_s=time.perf_counter() - started))
+                    self._wall_s = time.perf_counter() - started
+                    on_round(self._row(closed, wall_s=self._wall_s))
+
+    def state(self) -> dict[str, Any]:
+        """All that the rounds to come depend on, as `rounds` hands on a row, for `kbdfl.snapshot`."""
+        return {name: getattr(self, name) for name in _KEPT} | {
+            "random": self._random.bit_generator.state,
+            "coordinator": self.coordinator.state(),
+            "controls": {name: store.kept for name, store in self.controls.items() if store.kept},
+            "errors": {name: memory.kept for name, memory in self._errors.items() if memory.kept},
+            "checkins": self._checkins.state() if self._checkins else None,
+            "downloads": self._downloads.state(),
+            "flight": self._flight.state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, of a simulation with the same configuration and population that has not begun."""
+        for name in _KEPT:
+            setattr(self, name, state[name])
+        self._random.bit_generator.state = state["random"]
+        store = MemoryStore()
+        store.saved = state["coordinator"]["saved"]
+        self.coordinator = Coordinator(
+            self._built.task,
+            self._built.params,
+            store=store,
+            random=stream(self._config.settings.seed, "pace"),
+        )
+        self.coordinator.restore(state["coordinator"], self._now)
+        for name, kept in state["controls"].items():
+            self.controls[name] = ControlStore(kept=kept)
+        for name, kept in state["errors"].items():
+            self._errors[name] = ErrorMemory(kept)
+        if self._checkins is not None:
+            self._checkins.restore(state["checkins"])
+        self._downloads = Downloads(self.coordinator, self._built.vocabulary, self._engine)
+        self._downloads.restore(state["downloads"])
+        self._flight.restore(state["flight"], self._again, share=self._downloads.share)
+
+    def _again(self, one: Airborne, received: Received) -> Job:
+        """A job as it was when its phone was assigned."""
+        budget = Budget(memory_bytes=one.hardware.memory_bytes)
+        plan = self._worker.plan(one.device, one.assignment, budget, most_tokens=one.in_time)
+        return self._made(
+            one.device,
+            one.hardware,
+            one.assignment,
+            plan,
+            received,
+            arrival_s=one.arrival_s,
+            training_s=one.training_s,
+            in_time=one.in_time,
+        )
+
+    def _made(
+        self,
+        name: str,
+        device: Device,
+        assignment: Assignment,
+        plan: Plan,
+        received: Received,
+        **times: float,
+    ) -> Job:
+        """A job with what the phone keeps, if it keeps anything."""
+        controls = self.controls[name] if assignment.client.scaffold else _NO_CONTROLS
+        errors = self._errors[name] if assignment.client.feedback_rounds else _NO_ERRORS
+        return Job(name, device, assignment, plan, received, controls, errors, **times)
+
+    def facts(self) -> dict:
+        """What became of the phones: the content of fleet.json."""
+        by_hour = self.tally.by_hour if self._checkins is None else self._checkins.by_hour
+        return self.tally.document(population=len(self._population), counted=self.counted, by_hour=by_hour)
 
     def device(self, name: str) -> Device:
         """The phone's hardware and hours."""
@@ -108,52 +204,72 @@ class Simulation:
             )
         return self._devices[name]
 
-    def _step(self, flight: Flight) -> RoundResult | None:
+    def _step(self) -> RoundResult | None:
         """The clock jumps to what happens next; the round's result if that closes one."""
         c, ends_s = self.coordinator, min(self._out.values(), default=inf)
-        next_s = min(flight.next_s, ends_s, self._ask_s)
+        next_s = min(self._flight.next_s, ends_s, self._ask_s)
         if next_s == inf:
             raise DataError("no phone could be selected: none has a log with words that the model knows")
         if not self._out and next_s - self._lull_s > LONGEST_LULL_S:
             raise DataError(
                 f"no phone could be selected in {LONGEST_LULL_S / DAY_S:.0f} days: none is free and wanted"
             )
-        if next_s < flight.next_s:
+        self.tally.events += next_s != self._ask_s
+        if next_s < self._flight.next_s:
             self._now = next_s
-            return self._closed(c.tick(next_s), flight) if next_s == ends_s else None
-        ahead = 2 * self._workers if self._asynchronous else self._built.task.rule.cohort - c.reports
-        job, frame = flight.pop(ahead=ahead)
-        if frame is None:
+            return self._closed(c.tick(next_s)) if next_s == ends_s else None
+        ahead = 2 * self._engine.workers if self._asynchronous else self._built.task.rule.cohort - c.reports
+        job, done = self._flight.pop(ahead=ahead)
+        if done.frame is None:
+            self.tally.drop(job.hardware.tier, "declined")
             return None  # the coordinator goes on waiting for it
         self._now = job.arrival_s
         try:
-            closed = c.report(job.device, frame, self._now).closed
-            self.controls[job.device].settle()
-            self._errors[job.device].settle()
-            self.counted[job.device] += 1
-            self._in_vain = 0
+            closed = c.report(job.device, done.frame, self._now).closed
+            self._settle(job, done)
         except TooStale:
             closed = None
         if self._asynchronous:
-            del self._out[job.device]
+            self._let_go(job.device)
             self._ask_s = self._now
-        return self._closed(closed, flight)
+        return self._closed(closed)
 
-    def _closed(self, closed: RoundResult | None, flight: Flight) -> RoundResult | None:
+    def _settle(self, job: Job, done: Done) -> None:
+        """The report was counted: the phone keeps what belongs to it."""
+        job.controls.offer(done.control)
+        job.controls.settle()
+        job.errors.offer(done.lost)
+        job.errors.settle()
+        self.counted[job.device] += 1
+        self._in_vain = 0
+        self.tally.report(job.hardware.tier, energy_j=job.training_s * job.hardware.watts)
+
+    def _closed(self, closed: RoundResult | None) -> RoundResult | None:
         """Whom the coordinator no longer counts on is free; so are all when a synchronous round closes."""
         if self._asynchronous:
             gone = [device for device, ends_s in self._out.items() if ends_s <= self._now]
         else:
             gone = list(self._out) if closed else []
             if closed:
-                flight.clear()
+                self._flight.clear()
         for device in gone:
-            del self._out[device]
+            self._let_go(device)
         if gone or closed:
             self._ask_s = self._now
         return closed
 
-    def _admit(self, flight: Flight) -> float:
+    def _let_go(self, name: str) -> None:
+        """The phone is free, and rests for as long as phones do; with hours of its own it comes again by itself."""
+        del self._out[name]
+        rest_s, pace_s = self._config.settings.rest_s, self._built.task.rule.pace_s
+        if rest_s:
+            self._waiting[name] = self._now + rest_s
+        if self._checkins is not None:
+            again_s = self._now + max(rest_s, pace_s * self._random.uniform(0.5, 1.5))
+            phone, closes_s, tier = self._away.pop(name)
+            self._checkins.again(phone, again_s, closes_s, tier)
+
+    def _admit(self) -> float:
         """Phones that are free check in, in random order, until no more are wanted; when to ask the others again.
 
         A selection that ranks them has to see them, so then those that are not wanted check in too.
@@ -171,25 +287,15 @@ class Simulation:
             if free_s > self._now:
                 again_s = min(again_s, free_s)
                 continue
-            sentences = self._population.log(name).sentences(self._built.vocabulary)
-            if not has_known_word(sentences):
-                continue  # a phone with nothing to learn from does not check in
+            if not self._worker.ready(name):
+                continue
+            self.tally.check_in(self._now)
             assignment = c.check_in(name, self._now, tier=device.tier)
             if not isinstance(assignment, Assignment):
                 self._waiting[name] = self._now + assignment.retry_after_s
                 again_s = min(again_s, self._waiting[name])
                 continue
-            self._lull_s = self._now
-            self._in_vain += 1
-            if self._asynchronous and self._in_vain > self._futile:  # a round that never fills never ends
-                raise DataError(
-                    f"no phone reported within its {assignment.deadline_s:g} s: {self._in_vain - 1} tried in a row"
-                )
-            # One step of float64 later: (now + deadline) - now is often a little less than the deadline.
-            self._out[name] = nextafter(self._now + assignment.deadline_s, inf)
-            job = self._job(name, assignment, sentences)
-            if job is not None:
-                flight.add(job)
+            self._assign(name, device, assignment, leaves_s=device.leaves_s(self._now))
         if len(self._out) == self._most:
             return inf
         # Phones that were told to wait come back together, and the more rarely the longer nobody has been wanted.
@@ -197,16 +303,66 @@ class Simulation:
             again_s, self._now + max(self._built.task.rule.pace_s / 2, (self._now - self._lull_s) / 16)
         )
 
-    def _job(self, name: str, assignment: Assignment, sentences: list[list[int]]) -> Job | None:
-        """A selected phone's work, unless it drops out, declines, leaves before it is done or would be late."""
-        device = self.device(name)
+    def _come(self) -> float:
+        """Phones check in as their hours say, until one is wanted or something else happens; when the next one does."""
+        c, queue, users, out = self.coordinator, self._checkins, self._population.users, self._out
+        speeds, waiting = self._config.settings.speeds, self._waiting
+        until_s = min(
+            self._flight.next_s, min(out.values(), default=inf), self._until_s, self._lull_s + LONGEST_LULL_S
+        )
+        for at_s, phone, closes_s, tier in queue.due(until_s):
+            self.tally.events += 1
+            name = users[phone]
+            if waiting and waiting.get(name, 0.0) > at_s:
+                queue.again(phone, waiting[name], closes_s, tier)
+                continue
+            if name in out or (len(out) < self._most and not self._worker.ready(name)):
+                continue  # at work still, or with nothing to learn from: it comes when its next window opens
+            answer = c.check_in(name, at_s, tier=MID.name if speeds == "equal" else TIERS[tier].name)
+            if isinstance(answer, Wait):
+                queue.again(phone, at_s + answer.retry_after_s, closes_s, tier)
+                continue
+            if isinstance(answer, Assignment):
+                self._now = at_s
+                self._away[name] = (phone, closes_s, tier)
+                device = hardware(self._config.settings.seed, phone, tier, speeds=speeds)
+                self._assign(name, device, answer, leaves_s=closes_s - at_s)
+            break
+        return queue.next_s
+
+    def _assign(self, name: str, device: Device, assignment: Assignment, *, leaves_s: float) -> None:
+        """The phone begins, and is counted on until its deadline, whatever becomes of it."""
+        self._lull_s = self._now
+        self._in_vain += 1
+        if self._asynchronous and self._in_vain > self._futile:  # a round that never fills never ends
+            raise DataError(
+                f"no phone reported within its {assignment.deadline_s:g} s: {self._in_vain - 1} tried in a row"
+            )
+        # One step of float64 later: (now + deadline) - now is often a little less than the deadline.
+        self._out[name] = nextafter(self._now + assignment.deadline_s, inf)
+        self.tally.assign(name, device.tier)
+        job = self._job(name, device, assignment, leaves_s=leaves_s)
+        if isinstance(job, Job):
+            self._flight.add(job)
+        else:
+            self.tally.drop(device.tier, job)
+
+    def _job(self, name: str, device: Device, assignment: Assignment, *, leaves_s: float) -> Job | str:
+        """A selected phone's work, or why there is none: it drops out, declines, or would be late."""
+        settings, rule = self._config.settings, assignment.client
         received, downlink = self._downloads.fetch(name, assignment)
-        if self.controls[name].corrects(assignment):
+        controls = self.controls[name] if rule.scaffold else _NO_CONTROLS
+        if controls.corrects(assignment):
             downlink += self._downloads.control_bytes(assignment.version)
-        self.coordinator.downloaded(downlink)
-        if self._random.random() < self._config.settings.dropout:
-            return None
-        rule = assignment.client
+        hazard_s = inf  # when the phone is taken off its charger or loses its network
+        if settings.hazard_per_h:
+            hazard_s = HOUR_S * self._random.exponential(1 / settings.hazard_per_h)
+        download_s = downlink / device.bytes_per_s
+        self.coordinator.downloaded(
+            downlink if hazard_s >= download_s else int(downlink * hazard_s / download_s)
+        )
+        if self._random.random() < settings.dropout:
+            return "training"
         # The change of a control variate takes as much again.
         uplink = nominal_bytes(
             self._built.task.algorithm.transforms, assignment.coordinates.model.spec.size
@@ -214,37 +370,30 @@ class Simulation:
         transfer_s = (downlink + uplink) / device.bytes_per_s
         passes = 1 + (rule.scaffold == 1) / rule.epochs
         try:
-            run = prepare(assignment, sentences)
-            if rule.partial_work:
-                in_time = (assignment.deadline_s - transfer_s) * device.tokens_per_s / passes
-                run = run.within(ceil(in_time) - 1)
+            budget = Budget(memory_bytes=device.memory_bytes)
+            in_time = (assignment.deadline_s - transfer_s) * device.tokens_per_s / passes
+            plan = self._worker.plan(name, assignment, budget, most_tokens=in_time)
         except (Declined, DataError):
-            return None
-        arrival_s = self._now + (transfer_s + passes * run.part.batches.tokens / device.tokens_per_s)
-        if arrival_s - self._now >= min(assignment.deadline_s, device.leaves_s(self._now)):
-            return None
-        return Job(name, assignment, run, received, arrival_s)
-
-    def _train(self, job: Job) -> bytes | None:
-        if not hasattr(self._local, "workspace"):
-            self._local.workspace = Workspace()
-        try:
-            return train(
-                job.assignment,
-                job.received.params,
-                job.run,
-                device=job.device,
-                workspace=self._local.workspace,
-                shared_control=job.received.control,
-                controls=self.controls[job.device],
-                errors=self._errors[job.device],
+            return "declined"
+        training_s = passes * plan.tokens / device.tokens_per_s
+        takes_s = transfer_s + training_s
+        if hazard_s < min(takes_s, leaves_s, assignment.deadline_s):
+            return (
+                "download"
+                if hazard_s < download_s
+                else ("training" if hazard_s < download_s + training_s else "upload")
             )
-        except Declined:
-            return None
+        arrival_s = self._now + takes_s
+        if arrival_s - self._now >= min(assignment.deadline_s, leaves_s):
+            return "left" if leaves_s < assignment.deadline_s else "late"
+        times = {"arrival_s": arrival_s, "training_s": training_s, "in_time": in_time}
+        return self._made(name, device, assignment, plan, received, **times)
 
     def _row(self, result: RoundResult, *, wall_s: float) -> dict:
         every = self._config.settings.evaluate_every
         finished = self.coordinator.phase == "finished"
         due = finished or (result.status == "committed" and result.version % every == 0)
-        measured = recall(self.coordinator.published, self._built.task.config, self._held_out) if due else {}
+        measured = {}
+        if due and self._held_out is not None:
+            measured = recall(self.coordinator.published, self._built.task.config, self._held_out)
         return metrics_row(result, measured, wall_s=wall_s, virtual_s=result.ended_s)

@@ -20,26 +20,33 @@ virtual clock and memory. It is not thread-safe: its driver holds a lock.
 import hashlib
 from collections import deque
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from kbdfl.algorithms.aggregate import Gathering, gather
+from kbdfl.algorithms import ClientRule
+from kbdfl.algorithms.aggregate import gather
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.algorithms.oort import statistical_utility
+from kbdfl.algorithms.roster import Roster, Tier
 from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl, read_change
 from kbdfl.algorithms.selector import Selector
 from kbdfl.algorithms.server import State
 from kbdfl.assignment import Assignment
+from kbdfl.codec.grid import Grid
 from kbdfl.downlink import Downlink
 from kbdfl.errors import Conflict, ModelError, NotFound, TooLarge, WireError
+from kbdfl.model import CifgConfig
 from kbdfl.params import digest
-from kbdfl.parts import TooStale, parts
+from kbdfl.parts import Slot, TooStale, parts
 from kbdfl.rng import seed_of
-from kbdfl.rounds import RoundResult, Store
+from kbdfl.rounds import OpenRound, RoundResult, Saved, Store
 from kbdfl.task import Task
 from kbdfl.transform import Update
 from kbdfl.wire import Report, decode_report
 
+# Of the objects in `Coordinator.state`.
+STATE_CLASSES = (Saved, Roster, Tier, Slot, Assignment, ClientRule, CifgConfig, Grid)
 LARGEST_LOSS = 1e9  # no model that can still be saved loses more; a sum over any cohort stays a number
 
 
@@ -65,22 +72,6 @@ class Receipt:
     round: int
     duplicate: bool
     closed: RoundResult | None
-
-
-@dataclass(slots=True)
-class _OpenRound:
-    """What is known of the round in flight; it lives in memory only."""
-
-    gathered: Gathering  # the updates, at the round's coordinates
-    counted: set[tuple[str, bytes]]  # (device, sha256) of the counted reports
-    waiting: set[str]
-    refused: set[str]  # selected phones that sent a report which cannot be counted
-    staleness: int = 0  # of all counted reports together
-    examples: int = 0
-    tokens: int = 0
-    loss: float = 0.0
-    uplink_bytes: int = 0
-    downlink_bytes: int = 0
 
 
 class Coordinator:
@@ -153,7 +144,7 @@ class Coordinator:
         if assignment is None:
             if not self._parts.has(device):
                 self._now.waiting.add(device)
-            return Wait(self.task.rule.pace_s * float(self._random.uniform(0.5, 1.5)))
+            return Wait(self.task.rule.pace_s * (0.5 + self._random.random()))  # not all at the same moment
         self._now.waiting.discard(device)
         return self._own(assignment, device)
 
@@ -211,12 +202,7 @@ class Coordinator:
         examples = min(report.examples, self.task.algorithm.max_weight)
         utility = statistical_utility(examples, report.train_loss)
         self._selector.counted(device, now, round=self.round, utility=utility)
-        self._now.counted.add(fingerprint)
-        self._now.staleness += staleness
-        self._now.examples += report.examples
-        self._now.tokens += report.tokens
-        self._now.loss += report.train_loss * report.tokens
-        self._now.uplink_bytes += len(frame)
+        self._now.count(fingerprint, report, staleness=staleness, nbytes=len(frame))
         counted_in = self.round
         return Receipt(counted_in, False, self._close(now) if self._full else None)
 
@@ -238,6 +224,28 @@ class Coordinator:
             "waiting": len(self._now.waiting),
             "dropped": self.dropped_last,
         }
+
+    def state(self) -> dict[str, Any]:
+        """All that the rounds to come depend on, between two rounds: for `kbdfl.snapshot`, with its STATE_CLASSES."""
+        return {
+            "saved": Saved(self.round - 1, self.version, self.params, self._server_state),
+            "before": self._before,
+            "dropped_last": self.dropped_last,
+            "slots": self._parts.state(),
+            "selector": self._selector.state(),
+            "downlink": self.downlink.state(),
+            "random": self._random.bit_generator.state,
+        }
+
+    def restore(self, state: dict[str, Any], now: float | None) -> None:
+        """Go on from `state` on a coordinator that began with its `saved`; `now` is when it was taken."""
+        self._before = state["before"]
+        self.dropped_last = state["dropped_last"]
+        self._selector.restore(state["selector"])
+        self.downlink.restore(state["downlink"])
+        self._open_round(now)
+        self._parts.restore(state["slots"])
+        self._random.bit_generator.state = state["random"]
 
     @property
     def _full(self) -> bool:
@@ -283,23 +291,14 @@ class Coordinator:
             committed = all(np.isfinite(array).all() for array in (after[0], *after[1].values()))
         if committed:
             (params, state), version = after, version + 1
-        result = RoundResult(
+        result = open_.result(
             round=self.round,
             status="committed" if committed else "abandoned",
             version=version,
-            reports=self.reports,
             dropped=self._parts.dropped(last=self.round + 1 == self.task.rule.rounds),
-            examples=open_.examples,
-            tokens=open_.tokens,
-            train_loss=open_.loss / open_.tokens if open_.tokens else None,
-            uplink_bytes=open_.uplink_bytes,
-            downlink_bytes=open_.downlink_bytes,
             started_s=now if self._parts.started_s is None else self._parts.started_s,
             ended_s=now,
-            refused=len(open_.refused),
-            staleness=open_.staleness / self.reports
-            if isinstance(self.task.algorithm.mode, FedBuff)
-            else None,
+            asynchronous=isinstance(self.task.algorithm.mode, FedBuff),
         )
         self._store.save(result, params, state)  # durable first: what follows cannot fail
         self.round, self.version, self._server_state = self.round + 1, version, state
@@ -384,7 +383,7 @@ class Coordinator:
             size=self._coordinates.model.spec.size,
             norm_bound=algorithm.update_clip_norm,
         )
-        self._now = _OpenRound(gathered, set(), set(), set())
+        self._now = OpenRound(gathered)
 
 
 def _check_state(saved: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:

@@ -64,6 +64,14 @@ class Downlink:
         """Whether a difference from `version` can be made."""
         return version in self._grids
 
+    def state(self) -> OrderedDict[int, Grid]:
+        """The versions that differences are made from."""
+        return self._grids
+
+    def restore(self, state: OrderedDict[int, Grid]) -> None:
+        """Go on with these; the newest was published already."""
+        self._grids = state
+
     def part(self, coordinates: Coordinates) -> bytes:
         """Of the newest version what a round's phones need: the values at `coordinates`."""
         return self._cached(("part", coordinates.hash), lambda: self._part(coordinates))

@@ -18,6 +18,14 @@ class TooStale(Conflict):
     """A report began from a version that is too old by now."""
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A phone's part: what it was asked for, and since when."""
+
+    assignment: Assignment
+    since_s: float
+
+
 class Parts(Protocol):
     """Who has a part now. `started_s` is when the open round began, by the driver's clock; None = not yet."""
 
@@ -57,6 +65,12 @@ class Parts(Protocol):
     def dropped(self, *, last: bool) -> int:
         """Parts that the open round, the `last` one or not, would leave uncounted if it closed now."""
 
+    def state(self) -> dict[str, Slot]:
+        """The parts that outlive a round that has just closed."""
+
+    def restore(self, state: dict[str, Slot]) -> None:
+        """Go on with these, in a round that has just begun."""
+
 
 def parts(mode: Mode, rule: RoundRule) -> Parts:
     """An empty book."""
@@ -67,7 +81,7 @@ class _Cohort:
     """Synchronous: one cohort a round, selected once, with one deadline."""
 
     def __init__(self, rule: RoundRule) -> None:
-        self._rule = rule
+        self._deadline_s, self._places = rule.deadline_s, rule.selected
         self._selected: set[str] = set()
         self._reported: set[str] = set()
         self._lost: list[str] = []
@@ -84,10 +98,10 @@ class _Cohort:
 
     def give(self, device: str, now: float, *, admit: Callable[[int], bool]) -> Assignment | None:
         started_s = now if self.started_s is None else self.started_s
-        left_s = self._rule.deadline_s - (now - started_s)
+        left_s = self._deadline_s - (now - started_s)
         if device in self._reported or left_s <= 0:
             return None
-        free = self._rule.selected - len(self._selected)
+        free = self._places - len(self._selected)
         if device not in self._selected and not (free > 0 and admit(free)):
             return None
         self.started_s = started_s
@@ -111,7 +125,7 @@ class _Cohort:
         self._reported.add(device)
 
     def over(self, now: float) -> bool:
-        return self.started_s is not None and now - self.started_s >= self._rule.deadline_s
+        return self.started_s is not None and now - self.started_s >= self._deadline_s
 
     def lost(self) -> list[str]:
         lost, self._lost = self._lost, []
@@ -120,11 +134,11 @@ class _Cohort:
     def dropped(self, *, last: bool) -> int:
         return self.training
 
+    def state(self) -> dict[str, Slot]:
+        return {}
 
-@dataclass(frozen=True, slots=True)
-class _Slot:
-    assignment: Assignment
-    since_s: float
+    def restore(self, state: dict[str, Slot]) -> None:
+        pass
 
 
 class _Slots:
@@ -137,7 +151,7 @@ class _Slots:
 
     def __init__(self, mode: FedBuff, rule: RoundRule) -> None:
         self._mode, self._rule = mode, rule
-        self._slots: dict[str, _Slot] = {}  # the one that expires first stands first
+        self._slots: dict[str, Slot] = {}  # the one that expires first stands first
         self._lost: list[str] = []
         self.started_s: float | None = None
 
@@ -161,7 +175,7 @@ class _Slots:
         if self.started_s is None:
             self.started_s = now
         self._slots.pop(device, None)
-        self._slots[device] = _Slot(self._current, now)
+        self._slots[device] = Slot(self._current, now)
         return self._current
 
     def has(self, device: str) -> bool:
@@ -204,3 +218,9 @@ class _Slots:
 
     def dropped(self, *, last: bool) -> int:
         return self._dropped + (len(self._slots) if last else 0)
+
+    def state(self) -> dict[str, Slot]:
+        return self._slots
+
+    def restore(self, state: dict[str, Slot]) -> None:
+        self._slots = state

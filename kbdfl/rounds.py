@@ -1,11 +1,14 @@
 """What a closed round leaves behind, and the store that keeps it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
+
+from kbdfl.algorithms.aggregate import Gathering
+from kbdfl.wire import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,46 @@ class RoundResult:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(slots=True)
+class OpenRound:
+    """What is known of the round in flight; it lives in memory only."""
+
+    gathered: Gathering  # the updates, at the round's coordinates
+    counted: set[tuple[str, bytes]] = field(default_factory=set)  # (device, sha256) of the counted reports
+    waiting: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)  # selected phones that sent what cannot be counted
+    staleness: int = 0  # of all counted reports together
+    examples: int = 0
+    tokens: int = 0
+    loss: float = 0.0
+    uplink_bytes: int = 0
+    downlink_bytes: int = 0
+
+    def count(self, fingerprint: tuple[str, bytes], report: Report, *, staleness: int, nbytes: int) -> None:
+        """One more report, a frame of `nbytes`."""
+        self.counted.add(fingerprint)
+        self.staleness += staleness
+        self.examples += report.examples
+        self.tokens += report.tokens
+        self.loss += report.train_loss * report.tokens
+        self.uplink_bytes += nbytes
+
+    def result(self, *, asynchronous: bool, **more: Any) -> RoundResult:
+        """How it ended; `more` are the fields of `RoundResult` that it does not know itself."""
+        reports = len(self.counted)
+        return RoundResult(
+            reports=reports,
+            examples=self.examples,
+            tokens=self.tokens,
+            train_loss=self.loss / self.tokens if self.tokens else None,
+            uplink_bytes=self.uplink_bytes,
+            downlink_bytes=self.downlink_bytes,
+            refused=len(self.refused),
+            staleness=self.staleness / reports if asynchronous else None,
+            **more,
+        )
 
 
 def metrics_row(

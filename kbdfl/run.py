@@ -20,7 +20,8 @@ from kbdfl.text import Vocabulary, public_vocabulary, training_vocabulary
 
 VOCABULARIES = ("public", "training-users")
 SPEEDS = ("equal", "tiers", "heavy-tailed")
-AVAILABILITIES = ("always", "nightly")
+AVAILABILITIES = ("always", "nightly", "weekly")
+TRACES = (".csv", ".parquet")  # files of phones' hours instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,10 @@ class Settings:
     vocabulary      `public`: a public word list; `training-users`: counted on the phones' own logs
     dropout         the chance that a selected phone never reports
     speeds          of simulated phones: `equal`, by `tiers`, or `heavy-tailed` around their tier's
-    availability    of simulated phones: `always`, or `nightly`, while they charge
+    availability    of simulated phones: `always`; `nightly`, while they charge, every day alike; `weekly`, by the day;
+                    or the path of a trace. With the last two each check-in is an event
+    rest_s          a phone that took part does not check in again for so many seconds
+    hazard_per_h    how often an hour a phone at work is taken off its charger or loses its network
     evaluate_every  committed rounds between two measurements on held-out users
     evaluate_words  how many held-out words such a measurement looks at
     """
@@ -47,6 +51,8 @@ class Settings:
     dropout: float = 0.0
     speeds: str = "equal"
     availability: str = "always"
+    rest_s: float = 0.0
+    hazard_per_h: float = 0.0
     evaluate_every: int = 10
     evaluate_words: int = 20_000
 
@@ -56,11 +62,16 @@ class Settings:
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
         named = {"vocabulary": VOCABULARIES, "speeds": SPEEDS, "availability": AVAILABILITIES}
+        if self.availability.endswith(TRACES):
+            del named["availability"]
         for name, values in named.items():
             if getattr(self, name) not in values:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}")
+        for name in ("rest_s", "hazard_per_h"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
         for name in ("evaluate_every", "evaluate_words"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")

@@ -6,6 +6,8 @@ nobody is invited for go to whoever comes, an invitation lapses once a polling p
 place stays empty the more phones are invited, until it is all of them.
 """
 
+from typing import Any
+
 import numpy as np
 
 from kbdfl.algorithms.roster import Roster
@@ -79,6 +81,14 @@ class Selector:
         if self._roster is not None:
             self._roster.closed(now)
             self._empty_s = None
+
+    def state(self) -> dict[str, Any]:
+        """What it has seen, for a snapshot."""
+        return {"roster": self._roster, "invited": self._invited, "empty_s": self._empty_s}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        self._roster, self._invited, self._empty_s = state["roster"], state["invited"], state["empty_s"]
 
     def _idle_s(self, now: float) -> float:
         return 0.0 if self._empty_s is None else now - self._empty_s

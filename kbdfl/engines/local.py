@@ -2,27 +2,42 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from dataclasses import dataclass
 
+import numpy as np
+
+from kbdfl.engines.base import Item, Result
 from kbdfl.errors import ConfigError
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Own:
+    """An array of this process."""
+
+    array: np.ndarray
+
+    def get(self) -> np.ndarray:
+        return self.array
 
 
 class ThreadEngine:
-    """Maps a function over items on `workers` threads and yields results in the items' order.
-
-    The order is what makes a run end in the same bytes whatever the number of workers.
-    """
+    """Threads; see `kbdfl.engines.base.Engine`. Work begins in order of submission, whatever it costs."""
 
     def __init__(self, workers: int) -> None:
         if workers < 1:
             raise ConfigError(f"workers must be >= 1, got {workers}")
+        self.workers = workers
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="kbdfl-worker")
 
-    def submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
-        """Begin with one item as soon as a worker is free."""
+    def share(self, array: np.ndarray) -> _Own:
+        """The array itself, read-only from now on."""
+        array.setflags(write=False)
+        return _Own(array)
+
+    def release(self, shared: _Own) -> None:
+        pass
+
+    def submit(self, function: Callable[[Item], Result], item: Item, *, cost: float = 0.0) -> Future[Result]:
         return self._pool.submit(function, item)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

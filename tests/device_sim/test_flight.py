@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from kbdfl.device_sim.flight import Flight
+from kbdfl.device_sim.work import Plan
 from kbdfl.engines import ThreadEngine
 
 
@@ -31,7 +32,7 @@ def fly():
 
 
 def job(device, arrival_s):
-    return SimpleNamespace(device=device, arrival_s=arrival_s)
+    return SimpleNamespace(device=device, arrival_s=arrival_s, plan=Plan(1))
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 3, 9])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kbdfl.algorithms import Algorithm, ClientRule, FedAvg, FedYogi, Krum, Median, TrimmedMean
-from kbdfl.device_sim import simulate
+from kbdfl.device_sim import work
 from kbdfl.device_sim.devices import MID
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import OverBudget, has_known_word
@@ -183,13 +183,13 @@ def test_stragglers_report_partial_work_if_the_rule_says_so(play, texts):
 def test_an_over_selected_phone_takes_the_place_of_one_that_declines(play, monkeypatch):
     declined = []
 
-    def train(*arguments, device, _train=simulate.train, **options):
+    def train(*arguments, device, _train=work.train, **options):
         if len(declined) < 2:
             declined.append(device)
             raise OverBudget("too much for this phone")
         return _train(*arguments, device=device, **options)
 
-    monkeypatch.setattr(simulate, "train", train)
+    monkeypatch.setattr(work, "train", train)
     rows, _ = play(rule={"rounds": 1, "over_selection": 1.5})
     assert len(declined) == 2
     assert (rows[0]["status"], rows[0]["reports"], rows[0]["dropped"]) == ("committed", 4, 2)

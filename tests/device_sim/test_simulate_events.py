@@ -5,9 +5,9 @@ import gc
 import pytest
 
 from kbdfl.algorithms import Algorithm, FedBuff
-from kbdfl.device_sim import simulate
+from kbdfl.device_sim import simulate, work
 from kbdfl.device_sim.devices import DAY_S, Device
-from kbdfl.device_sim.flight import Received
+from kbdfl.device_sim.work import Received
 from kbdfl.errors import DataError
 from kbdfl.params import digest
 
@@ -64,11 +64,11 @@ def test_unequal_phones_end_in_the_same_bytes_whatever_the_workers(play, algorit
 def test_a_synchronous_round_computes_no_report_that_does_not_count(play, monkeypatch):
     trained = []
 
-    def train(*arguments, device, _train=simulate.train, **options):
+    def train(*arguments, device, _train=work.train, **options):
         trained.append(device)
         return _train(*arguments, device=device, **options)
 
-    monkeypatch.setattr(simulate, "train", train)
+    monkeypatch.setattr(work, "train", train)
     rows, _ = play(workers=2, rule={"rounds": 8, "over_selection": 2.0}, **UNEQUAL)
     assert len(trained) == sum(row["reports"] for row in rows)
 

@@ -2,7 +2,7 @@
 
 import click
 
-from kbdfl.cli.bench import client, kernels
+from kbdfl.cli.bench import client, fleet, kernels
 
 
 @click.group()
@@ -11,4 +11,5 @@ def bench() -> None:
 
 
 bench.add_command(client.client)
+bench.add_command(fleet.fleet)
 bench.add_command(kernels.kernels)
