@@ -7,10 +7,12 @@ from typing import Any
 import click
 
 from kbdfl.cli.common import json_option, progress, show
+from kbdfl.cli.compare import compare_options
 from kbdfl.cli.options import config_from, run_options
 
 
 @click.command()
+@compare_options
 @run_options
 @click.option("--dropout", type=float, help="Chance that a selected phone never reports.  [default: 0]")
 @click.option("--speeds", help="Of phones: equal, tiers or heavy-tailed.  [default: equal]")
@@ -40,6 +42,8 @@ def simulate(
     """Run federated rounds in this process: the server's coordinator on a virtual clock, phones on threads.
 
     The same configuration and seed end in the same bytes, whatever the number of workers.
+
+    With --compare it draws runs that are there already, RUN RUN..., over each other.
     """
     from kbdfl.device_sim.population import Population, held_out_sentences, open_logs
     from kbdfl.device_sim.simulate import Simulation

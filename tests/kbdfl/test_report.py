@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from kbdfl.errors import DataError
 from kbdfl.export.predictor import Predictor
 from kbdfl.report import finish_run, summarise, write_report
 from kbdfl.run import RunConfig, RunFolder, Settings, build_task, checkpoint_facts
@@ -127,22 +128,97 @@ def test_staleness_is_plotted_where_there_is_any(folder):
     assert "Staleness" in (folder.path / "report.html").read_text("utf-8")
 
 
+def drawn(folder):
+    """The traces of each plot of report.html."""
+    html = (folder.path / "report.html").read_text("utf-8")
+    return [
+        json.loads(data) for data in re.findall(r'Plotly\.newPlot\(\s*"plot-\d+",\s*(\[.*?\]),\s*\{"', html)
+    ]
+
+
 def test_a_report_plots_what_the_rows_say(folder):
     for line in ROWS:
         folder.add_row(line)
     write_report(folder)
     html = (folder.path / "report.html").read_text("utf-8")
     assert html.count('<div id="plot-') == 4
-    plots = [
-        json.loads(data) for data in re.findall(r'Plotly\.newPlot\(\s*"plot-\d",\s*(\[.*?\]),\s*\{"', html)
-    ]
-    lines = {line["name"]: (line["x"], line["y"]) for plot in plots for line in plot}
+    lines = {line["name"]: (line["x"], line["y"]) for plot in drawn(folder) for line in plot}
     assert lines["recall@1"] == ([1, 2], [0.1, 0.15])
     assert lines["loss"] == ([1, 2, 3, 4], [5.0, 4.0, 3.0, None])
     assert lines["up"][1] == pytest.approx([4e-6, 8e-6, 12e-6, 12e-6])
     assert lines["reported"][1] == [4, 4, 4, 0]
     assert "15.0%" in html
     assert "25.0%" in html
+
+
+def test_virtual_hours_are_an_axis_where_there_are_any(folder):
+    for line in ROWS:
+        folder.add_row(line)
+    write_report(folder)
+    page = (folder.path / "report.html").read_text("utf-8")
+    assert "by megabyte" in page
+    assert "by virtual hour" not in page
+    folder.add_row(row(4, virtual_s=7200.0, recall_top1=0.2, recall_top3=0.3))
+    write_report(folder)
+    assert "by virtual hour" in (folder.path / "report.html").read_text("utf-8")
+
+
+FLEET = {
+    "format": 1,
+    "population": 10,
+    "hours": [[2.5] * 24] * 6 + [[None] * 24],
+    "tiers": {
+        "mid": {
+            "phones": 4,
+            "assigned": 20,
+            "reported": 12,
+            "dropped": {"download": 1, "training": 2, "upload": 0, "late": 3, "declined": 0, "left": 1},
+        }
+    },
+    "participation": [6, 0, 2, 1, 1],
+}
+
+
+def test_a_report_shows_the_phones_of_a_fleet(folder):
+    for line in ROWS:
+        folder.add_row(line)
+    (folder.path / "fleet.json").write_text(json.dumps(FLEET))
+    write_report(folder)
+    page = Page()
+    page.feed((folder.path / "report.html").read_text("utf-8"))
+    assert page.open == []
+    assert "Of all assignments 35.0% came to nothing." in page.text
+    assert "Gini coefficient" in page.text
+    heat, dropouts, (counted,) = drawn(folder)[4:]
+    assert heat[0]["z"] == FLEET["hours"]
+    assert {bar["name"]: bar["y"] for bar in dropouts}["late"] == [0.15]
+    assert (counted["x"], counted["y"]) == (["0", "1", "2", "3", "4"], [6, 0, 2, 1, 1])
+
+
+def test_a_malformed_fleet_is_refused_by_name(folder):
+    folder.add_row(row(0))
+    (folder.path / "fleet.json").write_text("{}")
+    with pytest.raises(DataError, match=r"fleet\.json: it must be an object with format"):
+        write_report(folder)
+
+
+def test_a_hundred_thousand_rounds_are_drawn_in_the_size_of_a_thousand(tmp_path):
+    sizes = []
+    for count in (1_000, 100_000):
+        folder = RunFolder.create(tmp_path, f"of-{count:06d}", default="x")
+        folder.write_config(RunConfig().to_toml())
+        lines = (
+            row(n, recall_top1=n / count, recall_top3=n / count, virtual_s=60.5 * n) for n in range(count)
+        )
+        folder.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        write_report(folder)
+        for line in (line for plot in drawn(folder) for line in plot):
+            assert len(line["x"]) == len(line["y"]) == 1_000
+            assert (line["x"][0], line["x"][-1]) == (1, count)
+        page = (folder.path / "report.html").read_text("utf-8")
+        sizes.append(len(page) - page.index("<body>"))  # the head holds plotly
+    assert sizes[1] < 1.5 * sizes[0] < 1e6
+    assert "Of 100,000 rounds a curve draws 1,000" in page
 
 
 def test_a_finished_run_has_a_bundle_that_predicts(folder):
