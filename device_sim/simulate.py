@@ -96,7 +96,7 @@ class Simulation:
         self._devices: dict[str, Device] = {}
         self._asynchronous = isinstance(mode, FedBuff)
         self._most = mode.concurrency if isinstance(mode, FedBuff) else rule.selected
-        self._until_s = inf
+        self._until_s = settings.virtual_days * DAY_S or inf
         self._wall_s = 0.0
         self._now = 0.0
         self._ask_s = 0.0  # when phones check in next
@@ -112,12 +112,11 @@ class Simulation:
         self._downloads = Downloads(self.coordinator, built.vocabulary, self._engine)
         self._flight = Flight(self._engine, perform)
 
-    def rounds(self, on_round: Callable[[dict], None], *, until_s: float = inf) -> None:
-        """Run all rounds, or until virtual time `until_s`; `on_round` gets each one's metrics row as it closes."""
+    def rounds(self, on_round: Callable[[dict], None]) -> None:
+        """Run all rounds, or as many as there is time for; `on_round` gets each one's metrics row as it closes."""
         started = time.perf_counter() - self._wall_s
-        self._until_s = until_s
         with self._engine:
-            while self.coordinator.phase == "open" and self._now < until_s:
+            while self.coordinator.phase == "open" and self._now < self._until_s:
                 if self._ask_s <= self._now:
                     self._ask_s = self._admit() if self._checkins is None else self._come()
                 closed = self._step()

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-REASONS = ("download", "training", "upload", "late", "declined", "left")
+from kbdfl.report.fleet import FORMAT, REASONS
 
 
 class Tally:
@@ -50,7 +50,7 @@ class Tally:
         times = Counter(counted.values())
         most = max(times, default=0)
         return {
-            "format": 1,
+            "format": FORMAT,
             "population": population,
             "hours": _week(by_hour),
             "tiers": {

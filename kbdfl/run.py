@@ -12,7 +12,7 @@ import numpy as np
 
 from kbdfl.algorithms import AGGREGATES, MODES, SELECTIONS, SERVER_RULES, Algorithm, ClientRule, Download
 from kbdfl.config import from_table, read_toml, to_table, write_toml
-from kbdfl.errors import ConfigError
+from kbdfl.errors import ConfigError, DataError
 from kbdfl.model import init_params, preset
 from kbdfl.params import save_checkpoint, write_atomically
 from kbdfl.task import RoundRule, Task
@@ -39,6 +39,7 @@ class Settings:
                     or the path of a trace. With the last two each check-in is an event
     rest_s          a phone that took part does not check in again for so many seconds
     hazard_per_h    how often an hour a phone at work is taken off its charger or loses its network
+    virtual_days    a simulation stops after so many; 0 = when its rounds are over
     evaluate_every  committed rounds between two measurements on held-out users
     evaluate_words  how many held-out words such a measurement looks at
     """
@@ -53,6 +54,7 @@ class Settings:
     availability: str = "always"
     rest_s: float = 0.0
     hazard_per_h: float = 0.0
+    virtual_days: float = 0.0
     evaluate_every: int = 10
     evaluate_words: int = 20_000
 
@@ -69,7 +71,7 @@ class Settings:
                 raise ConfigError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout must lie in [0, 1), got {self.dropout}")
-        for name in ("rest_s", "hazard_per_h"):
+        for name in ("rest_s", "hazard_per_h", "virtual_days"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} must be >= 0 and finite, got {getattr(self, name)}")
         for name in ("evaluate_every", "evaluate_words"):
@@ -225,6 +227,13 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        """The folder of a run that was begun. Raises ConfigError where there is none."""
+        if not (path / "config.toml").is_file():
+            raise ConfigError(f"there is no run at {path}")
+        return cls(path)
+
+    @classmethod
     def create(cls, base: Path, name: str | None, *, default: str) -> "RunFolder":
         """A new folder below `base`. Raises ConfigError when the name is taken or unfit."""
         if name is None:
@@ -257,6 +266,17 @@ class RunFolder:
         """Append a closed round to metrics.jsonl."""
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    def write_fleet(self, facts: dict[str, Any]) -> None:
+        """Write fleet.json, what became of a simulation's phones."""
+        write_atomically(self.path / "fleet.json", json.dumps(facts).encode())
+
+    def keep_rows(self, count: int) -> None:
+        """Drop all rows but the first `count`, and what was left of a row that was not written to its end."""
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.exists() else []
+        if len(lines) < count:
+            raise DataError(f"{self.metrics} must hold {count} rounds, got {len(lines)}")
+        write_atomically(self.metrics, b"".join(lines[:count]))
 
     def rows(self) -> list[dict[str, Any]]:
         """All closed rounds so far."""

@@ -112,7 +112,9 @@ def everything():
 def test_the_walk_sees_the_house():
     assert len(sources()) > 50
     assert ("kbdfl.coordinator", "kbdfl.task") in {(module, imported) for module, imported, _ in everything()}
-    assert ("kbdfl.report.run", "plotly.graph_objects") in {(module, name) for module, name, _ in everything()}
+    assert ("kbdfl.report.run", "plotly.graph_objects") in {
+        (module, name) for module, name, _ in everything()
+    }
 
 
 def test_every_room_has_a_floor():

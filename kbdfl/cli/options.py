@@ -29,6 +29,11 @@ _OPTIONS = [
     click.option("--min-reports", type=int, help="Reports that suffice at the deadline; 0 = the cohort."),
     click.option("--deadline-s", type=float, help="Seconds a round may last.  [default: 120]"),
     click.option(
+        "--pace-s",
+        type=float,
+        help="A phone that is not needed comes back after about so long.  [default: 1]",
+    ),
+    click.option(
         "--algorithm",
         help="fedavg, fedprox, scaffold, fedavgm, fedadagrad, fedadam, fedyogi or fedbuff.  [default: fedadam]",
     ),
@@ -149,6 +154,7 @@ def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
         over_selection=options["over_selection"],
         min_reports=options["min_reports"],
         deadline_s=options["deadline_s"],
+        pace_s=options["pace_s"],
     )
     server = algorithm.server
     if not file and isinstance(server, FedAdam | FedYogi):

@@ -158,7 +158,10 @@ def test_an_empty_file_is_the_default_run(tmp_path):
         ({"run": {"preset": "huge"}}, "preset must be one of tiny, small, chat, gboard, got huge"),
         ({"run": {"vocabulary": "mine"}}, "vocabulary must be one of public, training-users, got mine"),
         ({"run": {"speeds": "fast"}}, "speeds must be one of equal, tiers, heavy-tailed, got fast"),
-        ({"run": {"availability": "never"}}, "availability must be one of always, nightly, weekly, got never"),
+        (
+            {"run": {"availability": "never"}},
+            "availability must be one of always, nightly, weekly, got never",
+        ),
         ({"run": {"dropout": 1}}, r"dropout must lie in \[0, 1\), got 1"),
         ({"run": {"evaluate_every": 0}}, "evaluate_every must be >= 1, got 0"),
         ({"run": 3}, "run must be a table, got 3"),

@@ -6,7 +6,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import click
@@ -73,10 +72,18 @@ def country(population: int, days: float, *, preset: str, seed: int, upload: str
     from kbdfl.run import RunConfig, Settings, build_task
     from kbdfl.task import RoundRule
 
-    settings = Settings(seed=seed, preset=preset, availability="weekly", speeds="tiers", hazard_per_h=0.5)
-    most = int(days * DAY_S)  # rounds: one a second, which never is
+    settings = Settings(
+        seed=seed,
+        preset=preset,
+        availability="weekly",
+        speeds="tiers",
+        hazard_per_h=0.5,
+        rest_s=DAY_S,
+        virtual_days=days,
+    )
+    most = int(days * DAY_S) + 1  # rounds: more than one a second, which never are
     rule = RoundRule(cohort=COHORT, deadline_s=DEADLINE_S, pace_s=PACE_S, rounds=most)
-    config = RunConfig(replace(settings, rest_s=DAY_S), Algorithm(upload=upload), rule)
+    config = RunConfig(settings, Algorithm(upload=upload), rule)
     simulation = Simulation(
         config, build_task(config), Phones(population), worker=Stated(WORK_TOKENS), held_out=None
     )
@@ -88,7 +95,7 @@ def country(population: int, days: float, *, preset: str, seed: int, upload: str
             rows.append(row)
             bar.update(int(row["virtual_s"] / 3_600) - bar.n)
 
-        simulation.rounds(on_round, until_s=days * DAY_S)
+        simulation.rounds(on_round)
     wall_s = time.perf_counter() - started
     facts = simulation.facts()
     return {
