@@ -12,7 +12,7 @@ Synchronous phones stop when their round closes. Asynchronous ones (FedBuff) go 
 """
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from math import inf, nextafter
 from typing import Any
@@ -23,17 +23,16 @@ from kbdfl.assignment import Assignment
 from kbdfl.coordinator import STATE_CLASSES as COORDINATOR_CLASSES
 from kbdfl.coordinator import Coordinator, Wait
 from kbdfl.device_sim.checkins import CheckIns
-from kbdfl.device_sim.control import Control, ControlStore
+from kbdfl.device_sim.control import Control
 from kbdfl.device_sim.devices import DAY_S, MID, TIERS, Device, make_device
-from kbdfl.device_sim.downloads import Downloads
-from kbdfl.device_sim.feedback import ErrorMemory, Lost
+from kbdfl.device_sim.dispatch import Dispatch
+from kbdfl.device_sim.feedback import Lost
 from kbdfl.device_sim.flight import Airborne, Flight
-from kbdfl.device_sim.hours import HOUR_S, hardware
+from kbdfl.device_sim.hours import hardware
 from kbdfl.device_sim.population import Population
-from kbdfl.device_sim.runtime import Budget, Declined
 from kbdfl.device_sim.tally import Tally
 from kbdfl.device_sim.traces import open_hours
-from kbdfl.device_sim.work import Done, Job, Plan, Received, Training, Worker, perform
+from kbdfl.device_sim.work import Done, Job, Training, Worker, perform
 from kbdfl.downlink import Held
 from kbdfl.engines import Engine, ThreadEngine
 from kbdfl.errors import ConfigError, DataError
@@ -43,13 +42,12 @@ from kbdfl.rng import stream
 from kbdfl.rounds import MemoryStore, RoundResult, metrics_row
 from kbdfl.run import Built, RunConfig
 from kbdfl.text import PackedBatches
-from kbdfl.transform import Draws, Update, nominal_bytes
+from kbdfl.transform import Draws, Update
 
 LONGEST_LULL_S = 7 * DAY_S  # nobody was given an assignment for so long: nobody ever will be
 # Of the objects in `Simulation.state`, and its plain attributes there.
 STATE_CLASSES = (*COORDINATOR_CLASSES, Tally, Control, Lost, Update, Draws, Held, Airborne, Device)
 _KEPT = ("_wall_s", "_now", "_ask_s", "_lull_s", "_in_vain", "_out", "_waiting", "_away", "counted", "tally")
-_NO_CONTROLS, _NO_ERRORS = ControlStore(), ErrorMemory()  # of tasks without such: never written to
 FUTILE = 20  # assignments a phone, in a row, that no report came of: none ever will
 
 
@@ -89,8 +87,8 @@ class Simulation:
         hours = open_hours(settings.availability, seed=settings.seed)
         self._checkins = CheckIns(hours, len(population), seed=settings.seed) if hours else None
         self._random = stream(settings.seed, "fleet")
-        self.controls: defaultdict[str, ControlStore] = defaultdict(ControlStore)
-        self._errors: defaultdict[str, ErrorMemory] = defaultdict(ErrorMemory)
+        self._dispatch = Dispatch(config, built, self._worker, self._engine, self._random)
+        self.controls = self._dispatch.controls
         self.counted: Counter[str] = Counter()
         self.tally = Tally()
         self._devices: dict[str, Device] = {}
@@ -106,10 +104,9 @@ class Simulation:
         self._out: dict[str, float] = {}  # phones that the coordinator counts on, and until when it does
         self._waiting: dict[str, float] = {}  # phones that were told to wait, or rest, until when
         self._away: dict[str, tuple[int, float, int]] = {}  # of `_out`: number, end of the window, tier
-        self.coordinator = Coordinator(
-            built.task, built.params, store=MemoryStore(), random=stream(settings.seed, "pace")
-        )
-        self._downloads = Downloads(self.coordinator, built.vocabulary, self._engine)
+        self._store = MemoryStore()
+        self._pace = stream(settings.seed, "pace")
+        self._coordinate()
         self._flight = Flight(self._engine, perform)
 
     def rounds(self, on_round: Callable[[dict], None]) -> None:
@@ -129,10 +126,8 @@ class Simulation:
         return {name: getattr(self, name) for name in _KEPT} | {
             "random": self._random.bit_generator.state,
             "coordinator": self.coordinator.state(),
-            "controls": {name: store.kept for name, store in self.controls.items() if store.kept},
-            "errors": {name: memory.kept for name, memory in self._errors.items() if memory.kept},
+            "phones": self._dispatch.state(),
             "checkins": self._checkins.state() if self._checkins else None,
-            "downloads": self._downloads.state(),
             "flight": self._flight.state(),
         }
 
@@ -141,53 +136,19 @@ class Simulation:
         for name in _KEPT:
             setattr(self, name, state[name])
         self._random.bit_generator.state = state["random"]
-        store = MemoryStore()
-        store.saved = state["coordinator"]["saved"]
-        self.coordinator = Coordinator(
-            self._built.task,
-            self._built.params,
-            store=store,
-            random=stream(self._config.settings.seed, "pace"),
-        )
+        self._store.saved = state["coordinator"]["saved"]
+        self._coordinate()
         self.coordinator.restore(state["coordinator"], self._now)
-        for name, kept in state["controls"].items():
-            self.controls[name] = ControlStore(kept=kept)
-        for name, kept in state["errors"].items():
-            self._errors[name] = ErrorMemory(kept)
+        self._dispatch.restore(state["phones"])
         if self._checkins is not None:
             self._checkins.restore(state["checkins"])
-        self._downloads = Downloads(self.coordinator, self._built.vocabulary, self._engine)
-        self._downloads.restore(state["downloads"])
-        self._flight.restore(state["flight"], self._again, share=self._downloads.share)
+        self._flight.restore(state["flight"], self._dispatch.again, share=self._dispatch.share)
 
-    def _again(self, one: Airborne, received: Received) -> Job:
-        """A job as it was when its phone was assigned."""
-        budget = Budget(memory_bytes=one.hardware.memory_bytes)
-        plan = self._worker.plan(one.device, one.assignment, budget, most_tokens=one.in_time)
-        return self._made(
-            one.device,
-            one.hardware,
-            one.assignment,
-            plan,
-            received,
-            arrival_s=one.arrival_s,
-            training_s=one.training_s,
-            in_time=one.in_time,
-        )
-
-    def _made(
-        self,
-        name: str,
-        device: Device,
-        assignment: Assignment,
-        plan: Plan,
-        received: Received,
-        **times: float,
-    ) -> Job:
-        """A job with what the phone keeps, if it keeps anything."""
-        controls = self.controls[name] if assignment.client.scaffold else _NO_CONTROLS
-        errors = self._errors[name] if assignment.client.feedback_rounds else _NO_ERRORS
-        return Job(name, device, assignment, plan, received, controls, errors, **times)
+    def _coordinate(self) -> None:
+        """A coordinator that begins with what the store holds."""
+        built = self._built
+        self.coordinator = Coordinator(built.task, built.params, store=self._store, random=self._pace)
+        self._dispatch.attend(self.coordinator)
 
     def facts(self) -> dict:
         """What became of the phones: the content of fleet.json."""
@@ -222,16 +183,25 @@ class Simulation:
         if done.frame is None:
             self.tally.drop(job.hardware.tier, "declined")
             return None  # the coordinator goes on waiting for it
+        return self._arrive(job, done)
+
+    def _arrive(self, job: Job, done: Done) -> RoundResult | None:
+        """A report comes in; the round's result if it is the last."""
         self._now = job.arrival_s
-        try:
-            closed = c.report(job.device, done.frame, self._now).closed
-            self._settle(job, done)
-        except TooStale:
-            closed = None
+        closed = self._deliver(job, done)
         if self._asynchronous:
             self._let_go(job.device)
             self._ask_s = self._now
         return self._closed(closed)
+
+    def _deliver(self, job: Job, done: Done) -> RoundResult | None:
+        try:
+            receipt = self.coordinator.report(job.device, done.frame, self._now)
+        except TooStale:
+            return None
+        if not receipt.duplicate:
+            self._settle(job, done)
+        return receipt.closed
 
     def _settle(self, job: Job, done: Done) -> None:
         """The report was counted: the phone keeps what belongs to it."""
@@ -340,53 +310,11 @@ class Simulation:
         # One step of float64 later: (now + deadline) - now is often a little less than the deadline.
         self._out[name] = nextafter(self._now + assignment.deadline_s, inf)
         self.tally.assign(name, device.tier)
-        job = self._job(name, device, assignment, leaves_s=leaves_s)
+        job = self._dispatch.job(name, device, assignment, now=self._now, leaves_s=leaves_s)
         if isinstance(job, Job):
             self._flight.add(job)
         else:
             self.tally.drop(device.tier, job)
-
-    def _job(self, name: str, device: Device, assignment: Assignment, *, leaves_s: float) -> Job | str:
-        """A selected phone's work, or why there is none: it drops out, declines, or would be late."""
-        settings, rule = self._config.settings, assignment.client
-        received, downlink = self._downloads.fetch(name, assignment)
-        controls = self.controls[name] if rule.scaffold else _NO_CONTROLS
-        if controls.corrects(assignment):
-            downlink += self._downloads.control_bytes(assignment.version)
-        hazard_s = inf  # when the phone is taken off its charger or loses its network
-        if settings.hazard_per_h:
-            hazard_s = HOUR_S * self._random.exponential(1 / settings.hazard_per_h)
-        download_s = downlink / device.bytes_per_s
-        self.coordinator.downloaded(
-            downlink if hazard_s >= download_s else int(downlink * hazard_s / download_s)
-        )
-        if self._random.random() < settings.dropout:
-            return "training"
-        # The change of a control variate takes as much again.
-        uplink = nominal_bytes(
-            self._built.task.algorithm.transforms, assignment.coordinates.model.spec.size
-        ) * (2 if rule.scaffold else 1)
-        transfer_s = (downlink + uplink) / device.bytes_per_s
-        passes = 1 + (rule.scaffold == 1) / rule.epochs
-        try:
-            budget = Budget(memory_bytes=device.memory_bytes)
-            in_time = (assignment.deadline_s - transfer_s) * device.tokens_per_s / passes
-            plan = self._worker.plan(name, assignment, budget, most_tokens=in_time)
-        except (Declined, DataError):
-            return "declined"
-        training_s = passes * plan.tokens / device.tokens_per_s
-        takes_s = transfer_s + training_s
-        if hazard_s < min(takes_s, leaves_s, assignment.deadline_s):
-            return (
-                "download"
-                if hazard_s < download_s
-                else ("training" if hazard_s < download_s + training_s else "upload")
-            )
-        arrival_s = self._now + takes_s
-        if arrival_s - self._now >= min(assignment.deadline_s, leaves_s):
-            return "left" if leaves_s < assignment.deadline_s else "late"
-        times = {"arrival_s": arrival_s, "training_s": training_s, "in_time": in_time}
-        return self._made(name, device, assignment, plan, received, **times)
 
     def _row(self, result: RoundResult, *, wall_s: float) -> dict:
         every = self._config.settings.evaluate_every

@@ -7,7 +7,6 @@ on a thread, in another process or on another machine. Nothing that `perform` ne
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Protocol
 
 import numpy as np
@@ -79,7 +78,7 @@ class Worker(Protocol):
     def ready(self, phone: str) -> bool:
         """Whether the phone has typed enough to take part; one that has not does not check in."""
 
-    def plan(self, phone: str, assignment: Assignment, budget: Budget, *, most_tokens: float) -> Plan:
+    def plan(self, phone: str, assignment: Assignment, budget: Budget, *, most_tokens: int) -> Plan:
         """What it would do, in partial work from at most so many tokens. Raises Declined or DataError."""
 
 
@@ -92,10 +91,10 @@ class Training:
     def ready(self, phone: str) -> bool:
         return has_known_word(self._sentences(phone))
 
-    def plan(self, phone: str, assignment: Assignment, budget: Budget, *, most_tokens: float) -> Plan:
+    def plan(self, phone: str, assignment: Assignment, budget: Budget, *, most_tokens: int) -> Plan:
         run = prepare(assignment, self._sentences(phone), budget=budget)
         if assignment.client.partial_work:
-            run = run.within(ceil(most_tokens) - 1)
+            run = run.within(most_tokens)
         return Plan(run.part.batches.tokens, run)
 
     def _sentences(self, phone: str) -> Sequence[Sequence[int]]:
@@ -111,7 +110,7 @@ class Stated:
     def ready(self, phone: str) -> bool:
         return True
 
-    def plan(self, phone: str, assignment: Assignment, budget: Budget, *, most_tokens: float) -> Plan:
+    def plan(self, phone: str, assignment: Assignment, budget: Budget, *, most_tokens: int) -> Plan:
         return Plan(self.tokens)
 
 

@@ -205,7 +205,7 @@ class Same:
     def ready(self, phone: str) -> bool:
         return True
 
-    def plan(self, phone: str, assignment: Any, budget: Any, *, most_tokens: float) -> Any:
+    def plan(self, phone: str, assignment: Any, budget: Any, *, most_tokens: int) -> Any:
         from kbdfl.device_sim.runtime import prepare
         from kbdfl.device_sim.work import Plan
 
