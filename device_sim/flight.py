@@ -66,6 +66,15 @@ class Flight:
         _, device = heapq.heappop(self._arrivals)
         return self._jobs.pop(device), self._frames.pop(device).result()
 
+    def drop(self, device: str) -> None:
+        """The phone stops, if it is under way."""
+        if self._jobs.pop(device, None) is not None:
+            self._arrivals = [arrival for arrival in self._arrivals if arrival[1] != device]
+            heapq.heapify(self._arrivals)
+            frame = self._frames.pop(device, None)
+            if frame is not None:
+                frame.cancel()
+
     def clear(self) -> None:
         """All phones stop; returns when none is at work any more."""
         wait([frame for frame in self._frames.values() if not frame.cancel()])

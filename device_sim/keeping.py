@@ -26,11 +26,14 @@ class Keeper:
         self._folder, self._simulation, self._every_s = folder, simulation, every_s
         self._rows = 0
         self._next_s = time.monotonic() + every_s
+        self._keeps = simulation.settings.faults == "none"
 
     def resume(self) -> int:
         """Go on from what was kept, or from the beginning if nothing was; how many rounds are done."""
         if (self._folder.path / "report.html").exists():
             raise ConfigError(f"the run at {self._folder.path} is finished: there is nothing to resume")
+        if not self._keeps:
+            raise ConfigError("a run with faults is not kept: it follows from its seed, begin it again")
         path = self._folder.path / STATE
         if path.exists():
             kept = unpack(path.read_bytes(), classes=STATE_CLASSES)
@@ -46,7 +49,7 @@ class Keeper:
         try:
             self._folder.add_row(row)
             self._rows += 1
-            if time.monotonic() >= self._next_s:
+            if self._keeps and time.monotonic() >= self._next_s:
                 self._save()
         except OSError as error:
             raise self.lost(error) from None

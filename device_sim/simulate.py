@@ -82,6 +82,7 @@ class Simulation:
                 f"rounds of {rule.cohort}, got {separation}"
             )
         self._config, self._built, self._population, self._held_out = config, built, population, held_out
+        self.settings = settings
         self._engine = engine or ThreadEngine(workers)
         self._worker = worker or Training(population, built.vocabulary)
         hours = open_hours(settings.availability, seed=settings.seed)

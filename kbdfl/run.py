@@ -21,6 +21,7 @@ from kbdfl.text import Vocabulary, public_vocabulary, training_vocabulary
 VOCABULARIES = ("public", "training-users")
 SPEEDS = ("equal", "tiers", "heavy-tailed")
 AVAILABILITIES = ("always", "nightly", "weekly")
+FAULTS = ("none", "storm")
 TRACES = (".csv", ".parquet")  # files of phones' hours instead
 
 
@@ -40,6 +41,7 @@ class Settings:
     rest_s          a phone that took part does not check in again for so many seconds
     hazard_per_h    how often an hour a phone at work is taken off its charger or loses its network
     virtual_days    a simulation stops after so many; 0 = when its rounds are over
+    faults          of messages and the server: `none`, or a `storm`; such a run cannot be resumed
     evaluate_every  committed rounds between two measurements on held-out users
     evaluate_words  how many held-out words such a measurement looks at
     """
@@ -55,6 +57,7 @@ class Settings:
     rest_s: float = 0.0
     hazard_per_h: float = 0.0
     virtual_days: float = 0.0
+    faults: str = "none"
     evaluate_every: int = 10
     evaluate_words: int = 20_000
 
@@ -63,7 +66,12 @@ class Settings:
         for name in ("seed", "devices"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be >= 0, got {getattr(self, name)}")
-        named = {"vocabulary": VOCABULARIES, "speeds": SPEEDS, "availability": AVAILABILITIES}
+        named = {
+            "vocabulary": VOCABULARIES,
+            "speeds": SPEEDS,
+            "availability": AVAILABILITIES,
+            "faults": FAULTS,
+        }
         if self.availability.endswith(TRACES):
             del named["availability"]
         for name, values in named.items():

@@ -30,6 +30,11 @@ _WITH_RESUME = {"resume", "engine", "workers", "snapshot_s", "as_json"}
     "  [default: always]",
 )
 @click.option("--rest-s", type=float, help="Seconds a phone rests after it took part.  [default: 0]")
+@click.option(
+    "--faults",
+    help="none, or storm: reports lost, doubled, late, broken, a clock that jumps, a server that crashes, and a watch"
+    " on all sums.  [default: none]",
+)
 @click.option("--virtual-days", type=click.FloatRange(0.001), help="Stop after so many simulated days.")
 @click.option("--engine", default="threads", show_default=True, help="threads, processes or ray.")
 @click.option(
@@ -58,6 +63,7 @@ def simulate(
     speeds: str | None,
     availability: str | None,
     rest_s: float | None,
+    faults: str | None,
     virtual_days: float | None,
     engine: str,
     workers: int,
@@ -89,6 +95,7 @@ def simulate(
             speeds=speeds,
             availability=availability,
             rest_s=rest_s,
+            faults=faults,
             virtual_days=virtual_days,
         )
         folder = None
@@ -99,6 +106,8 @@ def _run(
     config: Any, folder: Any, engine: str, workers: int, snapshot_s: float, name: str | None, runs: Path
 ) -> dict[str, Any]:
     """Begin a run, or go on with the one in `folder`, to its end; what the command says of it."""
+    from kbdfl.device_sim.audit import InvariantBroken
+    from kbdfl.device_sim.faults import Storm
     from kbdfl.device_sim.keeping import Keeper
     from kbdfl.device_sim.population import Population, held_out_sentences, open_logs
     from kbdfl.device_sim.simulate import Simulation
@@ -115,7 +124,8 @@ def _run(
         held_out_sentences(source, built.vocabulary, words=settings.evaluate_words, seed=settings.seed)
     )
     with open_engine(engine, workers) as workplace:
-        simulation = Simulation(config, built, population, engine=workplace, held_out=held_out)
+        kind = Storm if settings.faults == "storm" else Simulation
+        simulation = kind(config, built, population, engine=workplace, held_out=held_out)
         if folder is None:
             folder = RunFolder.create(runs, name, default=f"simulate-{settings.preset}")
             folder.write_config(config.to_toml())
@@ -124,7 +134,12 @@ def _run(
             keeper = Keeper(folder, simulation, every_s=snapshot_s)
             done = keeper.resume()
         with progress(total=config.rule.rounds, initial=done, unit="round", desc="simulate") as bar:
-            _play(simulation, keeper, bar)
+            try:
+                _play(simulation, keeper, bar)
+            except InvariantBroken as error:
+                raise click.ClickException(
+                    f"a fault of kbdfl, found with seed {settings.seed} of {folder.path}: {error}"
+                ) from None
     coordinator = simulation.coordinator
     facts = checkpoint_facts(config, built, round=coordinator.round - 1, version=coordinator.version)
     try:
@@ -134,7 +149,10 @@ def _run(
     except OSError as error:
         raise keeper.lost(error) from None
     keeper.finished()
-    return {"run": str(folder.path), "devices": len(population), "checkpoint": str(checkpoint)} | summary
+    said = {"run": str(folder.path), "devices": len(population), "checkpoint": str(checkpoint)} | summary
+    if isinstance(simulation, Storm):
+        said["faults"] = dict(simulation.happened)
+    return said
 
 
 def _play(simulation: Any, keeper: Any, bar: Any) -> None:

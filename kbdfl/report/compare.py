@@ -110,7 +110,7 @@ _FACTS = {
     "uplink_bytes_per_report": ("bytes up a report", "{:,}"),
     "downlink_bytes_per_report": ("bytes down a report", "{:,}"),
     "megabytes": ("megabytes up and down", "{:,.1f}"),
-    "virtual_h": ("virtual hours", "{:,.1f}"),
+    "virtual_h": ("virtual hours", "{:,.2f}"),
     "wall_s": ("wall seconds", "{:,.1f}"),
 }
 

@@ -117,5 +117,5 @@ def recall_figure(lines: Sequence[Line]) -> Any:
         height=350,
     )
     figure.update_xaxes(title="round", rangemode="tozero")
-    figure.update_yaxes(title="share of all words", tickformat=".0%", hoverformat=".2%", rangemode="tozero")
+    figure.update_yaxes(title="share of all words", tickformat=".2~%", hoverformat=".2%", rangemode="tozero")
     return figure

@@ -94,8 +94,8 @@ def _dropouts(fleet: FleetCounts) -> Plot:
         )
     figure.update_layout(barmode="stack")
     figure.update_xaxes(type="category", title="tier, and its assignments")
-    figure.update_yaxes(title="share of assignments", tickformat=".0%" if _lost(fleet) > 0.02 else ".1%")
-    return Plot("Drop-outs by tier", figure, f"Of all assignments {_lost(fleet):.1%} came to nothing.")
+    figure.update_yaxes(title="share of assignments", tickformat=".2~%")
+    return Plot("Drop-outs by tier", figure, f"Of all assignments {_lost(fleet):.1%} were dropped.")
 
 
 def _lost(fleet: FleetCounts) -> float:

@@ -26,7 +26,7 @@ figcaption b { font-weight: 600 } figcaption span { display: block; color: #5b66
 pre { padding: 1rem; overflow-x: auto } .table { overflow-x: auto; padding: .3rem .5rem }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .35rem .6rem; border-top: 1px solid #eef0f4; vertical-align: bottom }
-th { min-width: 5rem; overflow-wrap: anywhere } thead th { border-top: 0 }
+th { min-width: 6rem; overflow-wrap: anywhere } thead th { border-top: 0 }
 tr > :first-child { text-align: left; color: #5b6675; min-width: 7.5rem }
 tr > :first-child { position: sticky; left: 0; background: #fff }
 @media (max-width: 30rem) { body { margin: 1rem auto; padding: 0 .6rem } }

@@ -187,7 +187,7 @@ def test_a_report_shows_the_phones_of_a_fleet(folder):
     page = Page()
     page.feed((folder.path / "report.html").read_text("utf-8"))
     assert page.open == []
-    assert "Of all assignments 35.0% came to nothing." in page.text
+    assert "Of all assignments 35.0% were dropped." in page.text
     assert "Gini coefficient" in page.text
     heat, dropouts, (counted,) = drawn(folder)[4:]
     assert heat[0]["z"] == FLEET["hours"]

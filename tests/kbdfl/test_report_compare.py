@@ -63,7 +63,7 @@ def test_the_facts_of_a_run_sum_up_its_rows(run):
     }
     texts = {title: cells for title, *cells in facts_table([one, other])}
     assert texts["recall@1, last measured"] == ["10.00%", "–"]
-    assert texts["virtual hours"] == ["0.5", "–"]
+    assert texts["virtual hours"] == ["0.50", "–"]
 
 
 def test_settings_that_differ_are_listed_and_no_others(run):
