@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from kbdfl.device_sim.devices import TIERS
 from kbdfl.report.fleet import FORMAT, REASONS
 
 
@@ -61,10 +62,16 @@ class Tally:
                     "energy_wh": round(self.energy_j[tier] / 3_600, 3),
                     "dropped": {why: self.dropped.get(tier, Counter())[why] for why in REASONS},
                 }
-                for tier in sorted(self.assigned)
+                for tier in sorted(self.assigned, key=_rank)
             },
             "participation": [population - sum(times.values()), *(times[i] for i in range(1, most + 1))],
         }
+
+
+def _rank(tier: str) -> int:
+    """From fast to slow; what is none of TIERS last."""
+    names = [one.name for one in TIERS]
+    return names.index(tier) if tier in names else len(names)
 
 
 def _week(by_hour: Mapping[int, int]) -> list[list[float | None]]:

@@ -54,3 +54,9 @@ class ServerUnavailable(KbdflError):
     """The server cannot be reached or does not answer as one of ours."""
 
     status = 503
+
+
+class EngineError(KbdflError):
+    """The workers that compute client updates are lost, again and again."""
+
+    status = 503

@@ -56,6 +56,7 @@ DOORS = {
     "prompt_toolkit": ["kbdfl.cli.prompt"],
     "plotly": ["kbdfl.report", "kbdfl.server", "kbdfl.device_sim.experiments.report"],
     "urllib3": ["kbdfl.device_sim.agent"],
+    "ray": ["kbdfl.engines.ray"],
     "pyarrow": ["kbdfl.device_sim.traces"],
     "chitchat_dataset": ["kbdfl.device_sim.typing.chat"],
     "msgpack": ["kbdfl.wire", "kbdfl.snapshot"],

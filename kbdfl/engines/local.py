@@ -1,13 +1,12 @@
 """Worker threads in this process. The kernels hold no interpreter lock, so threads train on all cores."""
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from kbdfl.engines.base import Item, Result
-from kbdfl.errors import ConfigError
+from kbdfl.engines.pull import PullEngine
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,14 +19,8 @@ class _Own:
         return self.array
 
 
-class ThreadEngine:
-    """Threads; see `kbdfl.engines.base.Engine`. Work begins in order of submission, whatever it costs."""
-
-    def __init__(self, workers: int) -> None:
-        if workers < 1:
-            raise ConfigError(f"workers must be >= 1, got {workers}")
-        self.workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="kbdfl-worker")
+class ThreadEngine(PullEngine):
+    """Threads; see `kbdfl.engines.base.Engine`."""
 
     def share(self, array: np.ndarray) -> _Own:
         """The array itself, read-only from now on."""
@@ -35,19 +28,7 @@ class ThreadEngine:
         return _Own(array)
 
     def release(self, shared: _Own) -> None:
-        pass
+        """Nothing: it goes with its last user."""
 
-    def submit(self, function: Callable[[Item], Result], item: Item, *, cost: float = 0.0) -> Future[Result]:
-        return self._pool.submit(function, item)
-
-    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        return self._pool.map(function, items)
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> "ThreadEngine":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def _do(self, place: int, function: Callable, item: Any) -> Any:
+        return function(item)

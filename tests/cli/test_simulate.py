@@ -64,6 +64,7 @@ def test_the_folder_holds_everything_and_the_printed_object_sums_it_up(simulate)
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {
         "config.toml",
+        "fleet.json",
         "metrics.jsonl",
         "report.html",
         "tokenizer.json",

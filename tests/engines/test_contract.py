@@ -1,0 +1,312 @@
+"""What every engine promises, whoever does the work: threads, processes, a Ray that is really started."""
+
+import importlib.util
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kbdfl.algorithms import Algorithm, ClientRule, FedBuff
+from kbdfl.device_sim.runtime import OverBudget
+from kbdfl.engines import ENGINES, Shared, ThreadEngine, open_engine
+from kbdfl.errors import ConfigError, EngineError
+from kbdfl.kernels.train import local_sgd
+from kbdfl.model import init_params, preset
+from kbdfl.params import digest
+from kbdfl.text import PackedBatches, pack
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning:ray"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
+]
+NO_RAY = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed"
+)
+EVERY = [pytest.param(name, marks=NO_RAY) if name == "ray" else name for name in ENGINES]
+APART = [name for name in EVERY if name != "threads"]
+CONFIG = preset("tiny")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A Ray that all tests of this module use: to start one takes seconds."""
+    begun = []
+
+    def begin():
+        if not begun:
+            from kbdfl.engines.ray import start
+
+            begun.append(start(3))
+
+    yield begin
+    if begun:
+        import ray
+
+        ray.shutdown()
+
+
+@pytest.fixture
+def engine(cluster):
+    """`engine(name, workers)`: closed at the test's end."""
+    begun = []
+
+    def begin(name, workers=2):
+        if name == "ray":
+            cluster()
+        begun.append(open_engine(name, workers))
+        return begun[-1]
+
+    yield begin
+    for each in begun:
+        each.close()
+
+
+@dataclass(frozen=True)
+class Update:
+    params: Shared
+    batches: PackedBatches
+
+
+def train(update):
+    """A real client update, of the kernels."""
+    delta, loss, tokens, _ = local_sgd(
+        update.params.get(), **CONFIG.dims, **update.batches.arrays, learning_rate=1.0, clip_norm=1.0
+    )
+    return delta, loss, tokens
+
+
+def look(shared):
+    array = shared.get()
+    return array.tobytes(), array.flags.writeable, array.shape
+
+
+def square(number):
+    return number * number
+
+
+def sleep_and_square(number):
+    time.sleep(0.02 * (number % 3))
+    return number * number
+
+
+def refuse(text):
+    raise OverBudget(text)
+
+
+def unpicklable(_):
+    return threading.Lock()
+
+
+def die_once(item):
+    """Kill the worker, but not the second time."""
+    number, folder = item
+    marker = Path(folder) / str(number)
+    if number % 3 == 0 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def die(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def log_after(item):
+    """Write a line, after a while."""
+    path, text, seconds = item
+    time.sleep(seconds)
+    with open(path, "a") as file:
+        file.write(text)
+
+
+@pytest.fixture(scope="module")
+def updates():
+    random = np.random.default_rng(1)
+    return [pack([[[2, *random.integers(4, CONFIG.vocab, 6 + i).tolist(), 3]] * 4]) for i in range(7)]
+
+
+@NO_RAY
+def test_a_ray_that_an_engine_started_ends_with_it():
+    import ray
+
+    with open_engine("ray", 1) as place:
+        assert ray.is_initialized()
+        assert place.submit(square, 7).result() == 49
+    assert not ray.is_initialized()
+
+
+@pytest.mark.parametrize("name", EVERY)
+class TestEngine:
+    def test_results_come_in_the_items_order(self, engine, name):
+        assert list(engine(name, 3).map(sleep_and_square, range(10))) == [n * n for n in range(10)]
+
+    @pytest.mark.parametrize("workers", [1, 2, 3])
+    def test_a_client_update_is_the_same_to_the_bit_wherever_it_is_made(self, engine, name, workers, updates):
+        params = init_params(CONFIG, seed=1)
+        with ThreadEngine(1) as alone:
+            shared = alone.share(params)
+            wanted = [train(Update(shared, batches)) for batches in updates]
+        place = engine(name, workers)
+        shared = place.share(params)
+        found = list(place.map(train, [Update(shared, batches) for batches in updates]))
+        assert [(digest(delta), loss, tokens) for delta, loss, tokens in found] == [
+            (digest(delta), loss, tokens) for delta, loss, tokens in wanted
+        ]
+
+    def test_a_shared_array_arrives_whole_and_read_only(self, engine, name):
+        place = engine(name)
+        for array in (np.arange(12, dtype=np.float32).reshape(3, 4), np.zeros(0, np.float32)):
+            shared = place.share(array.copy())
+            assert place.submit(look, shared).result() == (array.tobytes(), False, array.shape)
+            assert look(shared) == (array.tobytes(), False, array.shape)
+
+    def test_work_that_was_submitted_before_a_release_still_finds_its_array(self, engine, name):
+        place = engine(name, 1)
+        arrays = [np.full(50, n, np.float32) for n in range(12)]  # more than a worker stays attached to
+        results = []
+        for array in arrays:
+            shared = place.share(array)
+            results.append(place.submit(look, shared))
+            place.release(shared)
+        assert [result.result()[0] for result in results] == [array.tobytes() for array in arrays]
+
+    def test_an_error_keeps_its_type_and_text(self, engine, name):
+        place = engine(name)
+        with pytest.raises(OverBudget, match="does not fit"):
+            place.submit(refuse, "does not fit").result()
+        assert place.submit(square, 3).result() == 9
+
+    def test_what_has_not_begun_can_be_cancelled(self, engine, name, tmp_path):
+        place, path = engine(name, 1), tmp_path / "log"
+        first = place.submit(log_after, (path, "a", 0.3))
+        while not first.running():
+            time.sleep(0.01)
+        others = [place.submit(log_after, (path, "b", 0.0)) for _ in range(5)]
+        assert all(other.cancel() for other in others)
+        assert not first.cancel()
+        wait([first, *others])
+        assert place.submit(square, 2).result() == 4
+        assert path.read_text() == "a"
+
+    def test_the_dearest_is_begun_first_and_equals_as_they_came(self, engine, name, tmp_path):
+        place, path = engine(name, 1), tmp_path / "log"
+        first = place.submit(log_after, (path, "0", 0.3))
+        while not first.running():
+            time.sleep(0.01)
+        costs = {"a": 1.0, "b": 3.0, "c": 2.0, "d": 3.0}
+        wait([place.submit(log_after, (path, text, 0.0), cost=cost) for text, cost in costs.items()])
+        assert path.read_text() == "0bdca"
+
+    def test_it_closes_while_work_waits(self, engine, name):
+        place = engine(name, 1)
+        results = [place.submit(sleep_and_square, n) for n in range(1, 9)]
+        place.close()
+        assert all(result.done() for result in results)
+        assert any(result.cancelled() for result in results)
+        with pytest.raises(RuntimeError, match="closed"):
+            place.submit(square, 1)
+
+    def test_a_whole_simulation_ends_in_the_same_bytes(self, engine, name, simulation):
+        for algorithm in (
+            Algorithm(ClientRule(feedback_rounds=4), upload="tiny-uplink"),
+            Algorithm(ClientRule(scaffold=2, learning_rate=1.0)),
+            Algorithm(mode=FedBuff(concurrency=6)),
+        ):
+            assert simulation(algorithm, engine(name, 2)) == simulation(algorithm, engine("threads", 1))
+
+
+@pytest.mark.parametrize("name", APART)
+class TestWorkersThatAreLost:
+    def test_their_work_is_done_elsewhere(self, engine, name, tmp_path):
+        place = engine(name, 2)
+        assert list(place.map(die_once, [(n, str(tmp_path)) for n in range(8)])) == [n * n for n in range(8)]
+        assert {int(marker.name) for marker in tmp_path.iterdir()} == {0, 3, 6}
+
+    def test_a_simulation_ends_in_the_same_bytes(self, engine, name, simulation):
+        wanted = simulation(Algorithm(), engine("threads", 1))
+        place = engine(name, 2)
+        victims = threading.Timer(0.05, kill_a_worker, [place])
+        victims.start()
+        assert simulation(Algorithm(), place) == wanted
+        victims.join()
+
+    def test_work_that_takes_every_worker_with_it_is_given_up(self, engine, name):
+        place = engine(name, 1)
+        with pytest.raises(EngineError, match="lost with its worker 3 times"):
+            place.submit(die, None).result()
+        assert place.submit(square, 5).result() == 25
+
+
+def kill_a_worker(place):
+    """The first process that works for `place`, if there is one by now."""
+    if hasattr(place, "_workers"):
+        for worker in place._workers:
+            if worker is not None:
+                os.kill(worker[0].pid, signal.SIGKILL)
+                return
+
+
+@pytest.fixture(scope="session")
+def simulation():
+    """The digest at the end of a short simulation with an algorithm, on an engine."""
+    from kbdfl.device_sim.population import Population, open_logs
+    from kbdfl.device_sim.simulate import Simulation
+    from kbdfl.run import RunConfig, Settings, build_task
+    from kbdfl.task import RoundRule
+
+    settings = Settings(preset="tiny", devices=20, speeds="tiers")
+    population = Population(open_logs("personas", seed=1, devices=20), devices=20)
+
+    def run(algorithm, place):
+        config = RunConfig(settings, algorithm, RoundRule(cohort=4, rounds=4, deadline_s=1e4))
+        built = build_task(config)
+        simulation = Simulation(config, built, population, engine=place, held_out=None)
+        simulation.rounds(lambda row: None)
+        return digest(simulation.coordinator.params)
+
+    return run
+
+
+def test_processes_leave_nothing_behind():
+    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    with open_engine("processes", 2) as place:
+        shared = place.share(np.ones(1000, np.float32))
+        place.share(np.ones(1000, np.float32))
+        assert len(list(place.map(look, [shared] * 4))) == 4
+        assert multiprocessing.active_children()
+    assert not multiprocessing.active_children()
+    if os.path.isdir("/dev/shm"):
+        assert {name for name in os.listdir("/dev/shm") if name.startswith("psm_")} <= before
+
+
+def test_a_result_that_cannot_be_sent_is_an_error_and_no_silence():
+    with open_engine("processes", 1) as place:
+        with pytest.raises(EngineError, match="cannot leave its worker"):
+            place.submit(unpicklable, None).result()
+        assert place.submit(square, 4).result() == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("trains", 2), "engine must be one of threads, processes, ray"),
+        (("threads", 0), "workers must be >= 1, got 0"),
+        (("processes", 0), "workers must be >= 1, got 0"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        open_engine(*arguments)
+
+
+def test_an_address_is_of_a_ray_cluster():
+    with pytest.raises(ConfigError, match="address must come with the engine ray"):
+        open_engine("threads", 1, address="auto")
