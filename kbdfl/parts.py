@@ -4,7 +4,7 @@ A book is kept for each mode, both with the same pages. `current` is the assignm
 rule's whole deadline; the coordinator gives each phone a seed of its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -59,7 +59,7 @@ class Parts(Protocol):
     def over(self, now: float) -> bool:
         """Let go of what has expired; whether the open round has."""
 
-    def lost(self) -> list[str]:
+    def lost(self) -> Sequence[str]:
         """Devices that had a part and have not done it in time, since this was last asked."""
 
     def dropped(self, *, last: bool) -> int:
@@ -127,7 +127,9 @@ class _Cohort:
     def over(self, now: float) -> bool:
         return self.started_s is not None and now - self.started_s >= self._deadline_s
 
-    def lost(self) -> list[str]:
+    def lost(self) -> Sequence[str]:
+        if not self._lost:
+            return ()
         lost, self._lost = self._lost, []
         return lost
 
@@ -212,7 +214,9 @@ class _Slots:
         self._lost.append(device)
         self._dropped += 1
 
-    def lost(self) -> list[str]:
+    def lost(self) -> Sequence[str]:
+        if not self._lost:
+            return ()
         lost, self._lost = self._lost, []
         return lost
 

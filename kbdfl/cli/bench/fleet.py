@@ -4,7 +4,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -114,16 +114,21 @@ def country(population: int, days: float, *, preset: str, seed: int, upload: str
     }
 
 
+class Names:
+    """The names of so many phones, none of which is kept."""
+
+    def __getitem__(self, place: int) -> str:
+        return f"phone-{place:07d}"
+
+
 class Phones:
-    """A population of `count` phones of which nothing is kept, not even their names."""
+    """A population of which nothing is kept but how many they are."""
 
     def __init__(self, count: int) -> None:
-        from kbdfl.device_sim.typing.personas import PersonaNames
-
-        self.users: Sequence[str] = PersonaNames(count)
+        self.users, self._count = Names(), count
 
     def __len__(self) -> int:
-        return len(self.users)
+        return self._count
 
 
 def rounds_of(
