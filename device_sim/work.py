@@ -141,9 +141,10 @@ def _nothing(job: Job) -> bytes:
     """The report of a phone whose training changed nothing."""
     assignment = job.assignment
     size = assignment.coordinates.model.spec.size
-    update = encode_chain(
-        chain(assignment.upload, assignment.update_clip_norm), np.zeros(size, np.float32), assignment.draws
-    )
+    if getattr(_local, "zeros", None) is None or len(_local.zeros) != size:
+        _local.zeros = np.zeros(size, np.float32)
+    transforms = chain(assignment.upload, assignment.update_clip_norm)
+    update = encode_chain(transforms, _local.zeros, assignment.draws)
     return encode_report(
         update,
         task=assignment.task,
