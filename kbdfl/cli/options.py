@@ -13,6 +13,9 @@ from kbdfl.errors import ConfigError
 # Per model: the server's learning rate that worked best with the client defaults.
 SERVER_RATES = {"tiny": 0.03, "small": 0.015, "chat": 0.015, "gboard": 0.01}
 
+# Where phones come at hours of their own, a second's pace would be all polls, and a round fills slowly.
+HOURLY = {"pace_s": 900.0, "deadline_s": 1_800.0}
+
 _OPTIONS = [
     click.option("--config", "config_file", type=click.Path(), help="Start from this config.toml."),
     click.option("--preset", help="Model: tiny, small, chat or gboard.  [default: small]"),
@@ -27,7 +30,11 @@ _OPTIONS = [
     ),
     click.option("--over-selection", type=float, help="Select this many times the cohort.  [default: 1.3]"),
     click.option("--min-reports", type=int, help="Reports that suffice at the deadline; 0 = the cohort."),
-    click.option("--deadline-s", type=float, help="Seconds a round may last.  [default: 120]"),
+    click.option(
+        "--deadline-s",
+        type=float,
+        help="Seconds a round may last.  [default: 120; 1800 with weekly hours or a trace]",
+    ),
     click.option(
         "--pace-s",
         type=float,
@@ -156,6 +163,8 @@ def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
         deadline_s=options["deadline_s"],
         pace_s=options["pace_s"],
     )
+    if not file and settings.availability not in ("always", "nightly"):
+        rule = replace(rule, **{name: value for name, value in HOURLY.items() if options[name] is None})
     server = algorithm.server
     if not file and isinstance(server, FedAdam | FedYogi):
         server = replace(server, learning_rate=SERVER_RATES[settings.preset], decay_rounds=rule.rounds)

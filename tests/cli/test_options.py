@@ -261,3 +261,12 @@ def test_an_impossible_cohort_is_refused(cohort, reason):
 def test_a_share_of_nobody_knows_how_many_is_refused():
     with pytest.raises(ConfigError, match="needs --devices"):
         config("--cohort", "0.1")
+
+
+def test_phones_with_hours_of_their_own_are_told_to_wait_longer_unless_it_is_said():
+    assert (config().rule.pace_s, config(availability="nightly").rule.deadline_s) == (1.0, 120.0)
+    for availability in ("weekly", "hours.csv"):
+        rule = config(availability=availability).rule
+        assert (rule.pace_s, rule.deadline_s) == (900.0, 1_800.0)
+    assert config("--pace-s", 5, availability="weekly").rule.pace_s == 5
+    assert config("--deadline-s", 60, availability="weekly").rule.deadline_s == 60
