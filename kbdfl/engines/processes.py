@@ -5,6 +5,10 @@ process that has asked for it. A process that is lost is replaced, and its work 
 """
 
 import multiprocessing
+import os
+import signal
+import threading
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +19,15 @@ from typing import Any
 import numpy as np
 
 from kbdfl.engines.pull import PullEngine
-from kbdfl.errors import EngineError
+from kbdfl.errors import EngineError, KbdflError
 
 MOST_LOSSES = 3  # workers that one piece of work may take with it
 _KEPT = 4  # arrays that a worker stays attached to
+# Read by a library when it is loaded, so it stands in the environment that a worker is born into.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 _spawn = multiprocessing.get_context("spawn")
+_starting = threading.Lock()  # one at a time changes the environment
 _attached: OrderedDict[str, tuple[SharedMemory, np.ndarray]] = OrderedDict()  # in a worker, the newest last
 
 
@@ -63,7 +70,8 @@ class ProcessEngine(PullEngine):
     def release(self, shared: _InMemory) -> None:
         """Its memory is freed once all work that was submitted before is done."""
         with self._change:
-            if shared.name in self._memories:
+            leaving = any(shared.name == name for _, name in self._leaving)
+            if shared.name in self._memories and not leaving:
                 self._leaving.append((self._number, shared.name))
                 self._done()
 
@@ -102,7 +110,17 @@ class ProcessEngine(PullEngine):
     def _start(self, place: int) -> tuple[Any, Connection]:
         mine, its = _spawn.Pipe()
         process = _spawn.Process(target=_serve, args=(its,), name=f"kbdfl-worker-{place}", daemon=True)
-        process.start()
+        with _starting:
+            before = {name: os.environ.get(name) for name in _ONE_THREAD}
+            os.environ.update(_ONE_THREAD)
+            try:
+                process.start()
+            finally:
+                for name, value in before.items():
+                    if value is None:
+                        del os.environ[name]
+                    else:
+                        os.environ[name] = value
         its.close()
         self._workers[place] = process, mine
         return process, mine
@@ -130,18 +148,26 @@ def _detach(memory: SharedMemory, array: np.ndarray) -> None:
         memory._mmap = memory._buf = None
 
 
+def _attempt(function: Callable, item: Any) -> tuple[bool, Any]:
+    """Whether it failed, and its result or what it raised."""
+    try:
+        return False, function(item)
+    except BaseException as error:
+        if not isinstance(error, KbdflError):
+            error.add_note("in a worker:\n" + traceback.format_exc())  # a traceback cannot be pickled
+        return True, error
+
+
 def _serve(pipe: Connection) -> None:
     """A worker's life: work until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's, who closes the pipe
     while True:
         try:
-            function, item = pipe.recv()
+            answer = _attempt(*pipe.recv())
         except (EOFError, OSError):
             return
-        try:
-            answer = False, function(item)
-        except BaseException as error:
-            answer = True, error
-        del function, item
+        except Exception as error:
+            answer = True, EngineError(f"a worker cannot read its work: {error}"[:200])
         try:
             pipe.send(answer)
         except ConnectionError:

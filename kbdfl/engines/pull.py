@@ -48,17 +48,17 @@ class PullEngine:
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """As `Engine.map`; all of it is begun at once."""
-        results = [self.submit(function, item) for item in items]
-        return (result.result() for result in results)
+        return _in_order([self.submit(function, item) for item in items])
 
     def close(self) -> None:
         """As `Engine.close`."""
         with self._change:
             self._closed = True
-            for _, _, result, _, _ in self._waiting:
-                result.cancel()
-            self._waiting.clear()
+            waiting, self._waiting = self._waiting, []
             self._change.notify_all()
+        for _, _, result, _, _ in waiting:
+            result.cancel()
+            result.set_running_or_notify_cancel()  # or who waits for it waits for ever
         for thread in self._threads:
             thread.join()
 
@@ -95,3 +95,14 @@ class PullEngine:
                 self._open.discard(number)
                 self._done()
             del result, function, item  # not kept until the next one comes
+
+
+def _in_order(results: list[Future[Result]]) -> Iterator[Result]:
+    """Their results; what nobody waits for any more is cancelled."""
+    results.reverse()
+    try:
+        while results:
+            yield results.pop().result()
+    finally:
+        for result in results:
+            result.cancel()

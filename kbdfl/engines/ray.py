@@ -18,6 +18,7 @@ from kbdfl.errors import ConfigError, EngineError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # it would print of lost workers on standard output
 
 try:
     import ray
@@ -39,11 +40,15 @@ class RayEngine(PullEngine):
     """Ray's workers; see `kbdfl.engines.base.Engine`. With an `address` those of a cluster that runs already."""
 
     def __init__(self, workers: int, *, address: str | None = None) -> None:
+        super().__init__(workers)  # refuses a wrong number before there is a Ray to end
         self._mine = not ray.is_initialized()
         if self._mine:
-            start(workers, address=address)
+            try:
+                start(workers, address=address)
+            except BaseException:
+                super().close()
+                raise
         self._run = ray.remote(max_retries=MOST_LOSSES - 1, num_cpus=1)(_call)
-        super().__init__(workers)
 
     def share(self, array: np.ndarray) -> _InStore:
         """One copy in the object store of each machine that needs it."""
@@ -63,7 +68,11 @@ class RayEngine(PullEngine):
             return ray.get(self._run.remote(function, item))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
-        except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+        except (
+            ray.exceptions.WorkerCrashedError,
+            ray.exceptions.NodeDiedError,
+            ray.exceptions.OutOfMemoryError,
+        ):
             raise EngineError(
                 f"a client's work was lost with its worker {MOST_LOSSES} times, and is given up"
             ) from None
@@ -71,8 +80,15 @@ class RayEngine(PullEngine):
 
 def start(workers: int, *, address: str | None = None) -> None:
     """Begin a Ray on this machine with so many workers, or join the cluster at `address`; it says nothing."""
-    options = {"address": address} if address else {"num_cpus": workers, "include_dashboard": False}
-    ray.init(**options, configure_logging=True, logging_level=logging.ERROR, log_to_driver=False)
+    # "local", for without an address Ray would join one that happens to run on this machine, and refuse num_cpus.
+    options = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
+    ray.init(
+        address or "local",
+        **options,
+        configure_logging=True,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
 
 
 def _call(function: Callable, item: Any) -> Any:
