@@ -1,7 +1,7 @@
 """The event queue of check-ins: every one of every phone, in order of time, made as the clock comes to it.
 
-A phone asleep takes no memory: whose window opens today is worked out day by day (`device_sim.hours`), 20 bytes a
-phone for a day's queue. One that was told to wait takes another 20 until it has come again or its window is over.
+A phone asleep takes no memory: whose window opens today is worked out day by day (`device_sim.hours`), 24 bytes a
+phone for a day's queue. One that was told to wait takes another 24 until it has come again or its window is over.
 
 The queue is a calendar (Brown 1988, "Calendar queues", CACM 31(10)): check-ins fall into buckets, and a bucket is
 sorted once, when the clock comes to it.
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from kbdfl.device_sim.devices import DAY_S
-from kbdfl.device_sim.hours import EARLY_S, HOUR_S, Hours, tiers, uniforms
+from kbdfl.device_sim.hours import EARLY_S, Hours, tiers, uniforms
 
 BUCKET_S = 300.0
 FIRST_S = 600.0  # within so many seconds from the opening of its window a phone comes for the first time
 _BATCH = 1 << 17  # phones whose windows are worked out at once
 
-_PLAIN = ("_soon", "_now", "_at", "_days", "by_hour")
+_PLAIN = ("_soon", "_now", "_at", "_days")
 CheckIn = tuple[
     float, int, float, int
 ]  # when, which phone, until when it is free, and the number of its tier
@@ -38,7 +38,7 @@ class _Bucket:
 
 
 class CheckIns:
-    """The check-ins of phones 0 to `count` - 1; `by_hour` counts them by the hour of virtual time."""
+    """The check-ins of phones 0 to `count` - 1."""
 
     def __init__(self, hours: Hours, count: int, *, seed: int) -> None:
         self._hours, self._count, self._seed = hours, count, seed
@@ -48,7 +48,6 @@ class CheckIns:
         self._at = -1  # the number of that bucket
         self._days = -1  # the next day whose windows are not in `_opening` yet
         self._opening = tuple(np.zeros(0, kind) for kind in ("f8", "i8", "f8"))
-        self.by_hour: dict[int, int] = {}
 
     @property
     def next_s(self) -> float:
@@ -72,8 +71,6 @@ class CheckIns:
         number = int(at_s // BUCKET_S)
         if number <= self._at:
             heapq.heappush(self._soon, (at_s, phone, closes_s, tier))
-            hour = int(at_s // HOUR_S)
-            self.by_hour[hour] = self.by_hour.get(hour, 0) + 1
             return
         bucket = self._again.get(number)
         if bucket is None:
@@ -132,10 +129,6 @@ class CheckIns:
             columns = tuple(np.concatenate(pair) for pair in zip(columns, held, strict=True))
         order = np.lexsort((columns[1], columns[0]))[::-1]
         times, phones, closes = (column[order] for column in columns)
-        for hour, found in zip(
-            *np.unique((times // HOUR_S).astype(np.int64), return_counts=True), strict=True
-        ):
-            self.by_hour[int(hour)] = self.by_hour.get(int(hour), 0) + int(found)
         kinds = tiers(self._seed, phones)
         self._now = list(zip(times.tolist(), phones.tolist(), closes.tolist(), kinds.tolist(), strict=True))
         return True

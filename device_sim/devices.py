@@ -98,7 +98,7 @@ class Device:
 
 
 def make_device(seed: int, name: str, *, speeds: str, availability: str) -> Device:
-    """The phone called `name`: `speeds` is one of `kbdfl.run.SPEEDS`, `availability` one of AVAILABILITIES there."""
+    """The phone called `name`: `speeds` is one of `kbdfl.run.SPEEDS`, `availability` is `always`, or `nightly`."""
     tier, training, link = MID, 1.0, 1.0
     if speeds != "equal":
         random = stream(seed, "device", name, "tier")

@@ -59,6 +59,8 @@ class Dispatch:
         download_s = downlink / device.bytes_per_s
         arrived = downlink if hazard_s >= download_s else int(downlink * hazard_s / download_s)
         self._coordinator.downloaded(arrived)
+        if hazard_s >= download_s:
+            self._downloads.keep(name, assignment)
         if self._random.random() < settings.dropout:
             return "training"
         # The change of a control variate takes as much again.

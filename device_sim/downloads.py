@@ -45,7 +45,6 @@ class Downloads:
         before = self._on_phone.get(phone)
         if before == assignment.version:  # it holds what it is to train on
             return self._newest[1] if self._newest else self._received(key, assignment, None)[0], 0
-        self._on_phone[phone] = assignment.version
         return self._received(key, assignment, before if before in self._held else None)
 
     def state(self) -> dict[str, Any]:
@@ -55,6 +54,11 @@ class Downloads:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from it."""
         self._on_phone, self._held = state["on_phone"], state["held"]
+
+    def keep(self, phone: str, assignment: Assignment) -> None:
+        """The download is whole: from now on the phone holds this version."""
+        if self._download.codec == "grid" and not assignment.client.partial_model:
+            self._on_phone[phone] = assignment.version
 
     def control_bytes(self, version: int) -> int:
         """The bytes of the frame with SCAFFOLD's c, which a phone fetches beside version `version`."""

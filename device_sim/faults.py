@@ -20,7 +20,7 @@ from kbdfl.rounds import RoundResult
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Chances:
     """How likely each fault is: of a report, or, the last two, of a step of the clock.
 
     lost        it never arrives
@@ -41,14 +41,14 @@ class Plan:
     crashes: float = 0.0
 
 
-STORM = Plan(lost=0.05, twice=0.15, late=0.05, reordered=0.3, broken=0.1, jumps=0.02, crashes=0.02)
+STORM = Chances(lost=0.05, twice=0.15, late=0.05, reordered=0.3, broken=0.1, jumps=0.02, crashes=0.02)
 
 
 class Storm(Simulation):
-    """A simulation with the faults of `plan`; `happened` counts them, and what the watch saw."""
+    """A simulation with the faults of `chances`; `happened` counts them, and what the watch saw."""
 
-    def __init__(self, *arguments: Any, plan: Plan = STORM, **options: Any) -> None:
-        self._plan = plan
+    def __init__(self, *arguments: Any, chances: Chances = STORM, **options: Any) -> None:
+        self._chances = chances
         self.happened: Counter[str] = Counter()
         self._mail: list[tuple[float, int, Job, Done]] = []  # on their way to the server, by arrival
         self._sent = 0
@@ -93,14 +93,14 @@ class Storm(Simulation):
 
     def _open(self, job: Job, done: Done) -> RoundResult | None:
         """A piece of mail reaches the server."""
+        counted = self.counted[job.device]
         try:
             closed = self._deliver(job, done)
         except KbdflError:
             closed = None  # the phone is told so, and what it kept it keeps
-        else:
-            if self._asynchronous and job.device in self._out:
-                self._let_go(job.device)
-                self._ask_s = self._now
+        if self._asynchronous and self.counted[job.device] > counted and job.device in self._out:
+            self._let_go(job.device)
+            self._ask_s = self._now
         return self._closed(closed)
 
     def _crash(self) -> RoundResult | None:
@@ -133,7 +133,7 @@ class Storm(Simulation):
         return frame[:at] + bytes([frame[at] ^ 1 << int(self._chance.integers(8))]) + frame[at + 1 :]
 
     def _happens(self, fault: str) -> bool:
-        if self._chance.random() >= getattr(self._plan, fault):
+        if self._chance.random() >= getattr(self._chances, fault):
             return False
         self.happened[fault] += 1
         return True

@@ -51,7 +51,7 @@ class Hours(Protocol):
     def windows(self, day: int, phones: np.ndarray) -> Windows:
         """The windows of `day` of these phones, int64 (n,), in any order.
 
-        A window belongs to one day: it opens at most EARLY_S before that begins, and not after its end. Windows of one
+        A window belongs to one day: it opens at most EARLY_S before that begins or after it ends. Windows of one
         phone do not overlap.
         """
 

@@ -7,6 +7,8 @@ once the run is finished.
 
 import hashlib
 import time
+from errno import EDQUOT, EFBIG, ENOSPC
+from pathlib import Path
 from typing import Any
 
 from kbdfl.device_sim.simulate import STATE_CLASSES, Simulation
@@ -35,14 +37,24 @@ class Keeper:
         if not self._keeps:
             raise ConfigError("a run with faults is not kept: it follows from its seed, begin it again")
         path = self._folder.path / STATE
+        if not path.exists() and (self._folder.begun or list(self._folder.path.glob("*.sqlite3"))):
+            raise ConfigError(f"{self._folder.path} holds no {STATE}: it is no simulation that was begun")
         if path.exists():
             kept = unpack(path.read_bytes(), classes=STATE_CLASSES)
             if kept["config"] != self._config():
-                raise ConfigError(f"{self._folder.path} was begun with another config.toml than it holds now")
+                raise ConfigError(f"{self._folder.path} was begun with another config.toml, log or trace")
             self._simulation.restore(kept["state"])
             self._rows = kept["rows"]
         self._folder.keep_rows(self._rows)
         return self._rows
+
+    def begin(self) -> None:
+        """Keep the state before the first round, so that a run can be resumed whenever it was killed."""
+        if self._keeps:
+            try:
+                self._save()
+            except OSError as error:
+                raise self.lost(error) from None
 
     def add(self, row: dict[str, Any]) -> None:
         """Another round has closed. Raises DataError where the disk takes no more."""
@@ -60,13 +72,14 @@ class Keeper:
 
     def lost(self, error: OSError) -> DataError:
         """What is said when the disk is full."""
-        return DataError(
-            f"{self._folder.path} cannot be written to: {error.strerror}. What was kept is whole; make room, "
-            f"and go on with kbdfl simulate --resume {self._folder.path}"
-        )
+        room = "make room, and " if error.errno in (ENOSPC, EDQUOT, EFBIG) else ""
+        again = f"kbdfl simulate --resume {self._folder.path}"
+        then = f" What was kept is whole; {room}go on with {again}" if self._keeps else ""
+        return DataError(f"{self._folder.path} cannot be written to: {error.strerror}.{then}")
 
     def _save(self) -> None:
         started = time.monotonic()
+        self._folder.sync_rows()  # a snapshot must not know of more rows than there are
         kept = {"config": self._config(), "rows": self._rows, "state": self._simulation.state()}
         write_atomically(self._folder.path / STATE, pack(kept, classes=STATE_CLASSES))
         took_s = time.monotonic() - started
@@ -75,4 +88,10 @@ class Keeper:
         )
 
     def _config(self) -> str:
-        return hashlib.sha256((self._folder.path / "config.toml").read_bytes()).hexdigest()
+        """A digest of what the run follows from: its configuration, and the log and the trace that this names."""
+        settings, found = self._simulation.settings, hashlib.sha256()
+        for path in (self._folder.path / "config.toml", Path(settings.source), Path(settings.availability)):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    found.update(hashlib.file_digest(file, "sha256").digest())
+        return found.hexdigest()

@@ -151,10 +151,15 @@ class Simulation:
         self.coordinator = Coordinator(built.task, built.params, store=self._store, random=self._pace)
         self._dispatch.attend(self.coordinator)
 
+    def measure(self) -> dict[str, float]:
+        """Recall of the model that phones have now; empty without a held-out set."""
+        if self._held_out is None:
+            return {}
+        return recall(self.coordinator.published, self._built.task.config, self._held_out)
+
     def facts(self) -> dict:
         """What became of the phones: the content of fleet.json."""
-        by_hour = self.tally.by_hour if self._checkins is None else self._checkins.by_hour
-        return self.tally.document(population=len(self._population), counted=self.counted, by_hour=by_hour)
+        return self.tally.document(population=len(self._population), counted=self.counted)
 
     def device(self, name: str) -> Device:
         """The phone's hardware and hours."""
@@ -170,15 +175,18 @@ class Simulation:
         c, ends_s = self.coordinator, min(self._out.values(), default=inf)
         next_s = min(self._flight.next_s, ends_s, self._ask_s)
         if next_s == inf:
-            raise DataError("no phone could be selected: none has a log with words that the model knows")
+            why = (
+                "none has a log with words that the model knows" if self._checkins is None else "none is free"
+            )
+            raise DataError(f"no phone could be selected: {why}")
         if not self._out and next_s - self._lull_s > LONGEST_LULL_S:
             raise DataError(
                 f"no phone could be selected in {LONGEST_LULL_S / DAY_S:.0f} days: none is free and wanted"
             )
         self.tally.events += next_s != self._ask_s
         if next_s < self._flight.next_s:
-            self._now = next_s
-            return self._closed(c.tick(next_s)) if next_s == ends_s else None
+            self._now = max(self._now, next_s)
+            return self._closed(c.tick(self._now)) if next_s == ends_s else None
         ahead = 2 * self._engine.workers if self._asynchronous else self._built.task.rule.cohort - c.reports
         job, done = self._flight.pop(ahead=ahead)
         if done.frame is None:
@@ -199,6 +207,7 @@ class Simulation:
         try:
             receipt = self.coordinator.report(job.device, done.frame, self._now)
         except TooStale:
+            self.tally.drop(job.hardware.tier, "late")
             return None
         if not receipt.duplicate:
             self._settle(job, done)
@@ -277,23 +286,22 @@ class Simulation:
         """Phones check in as their hours say, until one is wanted or something else happens; when the next one does."""
         c, queue, users, out = self.coordinator, self._checkins, self._population.users, self._out
         speeds, waiting = self._config.settings.speeds, self._waiting
-        until_s = min(
-            self._flight.next_s, min(out.values(), default=inf), self._until_s, self._lull_s + LONGEST_LULL_S
-        )
+        ends_s = min(out.values(), default=self._lull_s + LONGEST_LULL_S)
+        until_s = min(self._flight.next_s, ends_s, self._until_s)
         for at_s, phone, closes_s, tier in queue.due(until_s):
-            self.tally.events += 1
             name = users[phone]
             if waiting and waiting.get(name, 0.0) > at_s:
                 queue.again(phone, waiting[name], closes_s, tier)
                 continue
             if name in out or (len(out) < self._most and not self._worker.ready(name)):
                 continue  # at work still, or with nothing to learn from: it comes when its next window opens
+            self.tally.check_in(at_s)
             answer = c.check_in(name, at_s, tier=MID.name if speeds == "equal" else TIERS[tier].name)
             if isinstance(answer, Wait):
                 queue.again(phone, at_s + answer.retry_after_s, closes_s, tier)
                 continue
             if isinstance(answer, Assignment):
-                self._now = at_s
+                self._now = max(self._now, at_s)
                 self._away[name] = (phone, closes_s, tier)
                 device = hardware(self._config.settings.seed, phone, tier, speeds=speeds)
                 self._assign(name, device, answer, leaves_s=closes_s - at_s)
@@ -321,7 +329,5 @@ class Simulation:
         every = self._config.settings.evaluate_every
         finished = self.coordinator.phase == "finished"
         due = finished or (result.status == "committed" and result.version % every == 0)
-        measured = {}
-        if due and self._held_out is not None:
-            measured = recall(self.coordinator.published, self._built.task.config, self._held_out)
+        measured = self.measure() if due else {}
         return metrics_row(result, measured, wall_s=wall_s, virtual_s=result.ended_s)

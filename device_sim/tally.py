@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kbdfl.device_sim.devices import TIERS
+from kbdfl.device_sim.hours import HOUR_S
 from kbdfl.report.fleet import FORMAT, REASONS
 
 
@@ -27,7 +28,7 @@ class Tally:
     def check_in(self, now: float) -> None:
         """A phone checks in."""
         self.events += 1
-        self.by_hour[int(now // 3_600)] += 1
+        self.by_hour[int(now // HOUR_S)] += 1
 
     def assign(self, phone: str, tier: str) -> None:
         """A phone was selected."""
@@ -43,23 +44,21 @@ class Tally:
         self.reported[tier] += 1
         self.energy_j[tier] += energy_j
 
-    def document(
-        self, *, population: int, counted: Mapping[str, int], by_hour: Mapping[int, int]
-    ) -> dict[str, Any]:
-        """The content of fleet.json; `counted` is how often each phone's reports were, `by_hour` counts check-ins."""
+    def document(self, *, population: int, counted: Mapping[str, int]) -> dict[str, Any]:
+        """The content of fleet.json; `counted` is how often each phone's reports were."""
         phones = Counter(self.tier_of.values())
         times = Counter(counted.values())
         most = max(times, default=0)
         return {
             "format": FORMAT,
             "population": population,
-            "hours": _week(by_hour),
+            "hours": _week(self.by_hour),
             "tiers": {
                 tier: {
                     "phones": phones[tier],
                     "assigned": self.assigned[tier],
                     "reported": self.reported[tier],
-                    "energy_wh": round(self.energy_j[tier] / 3_600, 3),
+                    "energy_wh": round(self.energy_j[tier] / HOUR_S, 3),
                     "dropped": {why: self.dropped.get(tier, Counter())[why] for why in REASONS},
                 }
                 for tier in sorted(self.assigned, key=_rank)

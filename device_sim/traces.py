@@ -109,6 +109,10 @@ def _check(path: Path, names: list[str], devices: np.ndarray, opens: np.ndarray,
                     :200
                 ]
             )
+    if opens.min() >= 7 * DAY_S:
+        raise DataError(
+            f"{path}: the first window must open within a week from a Monday's midnight, got {opens.min():g} s"
+        )
     order = np.lexsort((opens, devices))
     same = devices[order][1:] == devices[order][:-1]
     early = same & (opens[order][1:] < closes[order][:-1])

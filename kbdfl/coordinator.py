@@ -234,6 +234,8 @@ class Coordinator:
             "slots": self._parts.state(),
             "selector": self._selector.state(),
             "downlink": self.downlink.state(),
+            # Of abandoned rounds too: the phones have renewed theirs.
+            "control": (self._control.change, self._control.joined) if self._control else None,
             "random": self._random.bit_generator.state,
         }
 
@@ -245,6 +247,8 @@ class Coordinator:
         self.downlink.restore(state["downlink"])
         self._open_round(now)
         self._parts.restore(state["slots"])
+        if self._control is not None:
+            self._control.change, self._control.joined = state["control"]
         self._random.bit_generator.state = state["random"]
 
     @property

@@ -1,6 +1,7 @@
 """A run: its complete configuration, the task built from it, and the folder it leaves behind."""
 
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -274,6 +275,17 @@ class RunFolder:
         """Append a closed round to metrics.jsonl."""
         with open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+    @property
+    def begun(self) -> bool:
+        """Whether a round has closed."""
+        return self.metrics.exists() and self.metrics.stat().st_size > 0
+
+    def sync_rows(self) -> None:
+        """Wait until all rows so far are on the disk."""
+        if self.metrics.exists():
+            with open(self.metrics, "rb") as file:
+                os.fsync(file.fileno())
 
     def write_fleet(self, facts: dict[str, Any]) -> None:
         """Write fleet.json, what became of a simulation's phones."""

@@ -1,13 +1,14 @@
 """The state of a run as bytes and back: plain containers, arrays, and objects of the classes that are asked for.
 
 What pickle would do, without its power to run what it reads: an object is the name of its class, which must be among
-those that the reader names, and its attributes. A snapshot begins with the sha256 of the rest, so one that was cut off
-or changed is refused.
+those that the reader names, and its attributes. A snapshot is the sha256 of the rest, a tree in msgpack, and the arrays
+behind it; so one that was cut off or changed is refused, and arrays are copied once.
 """
 
 import hashlib
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import msgpack
@@ -22,29 +23,52 @@ _MAPPINGS = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
 
 def pack(state: Any, *, classes: Sequence[type] = ()) -> bytes:
     """`state` as bytes. Raises DataError for an object of a class that is not among `classes`."""
-    body = _pack(state, {cls: cls.__qualname__ for cls in classes})
-    return _MAGIC + hashlib.sha256(body).digest() + body
+    arrays: list[np.ndarray] = []
+    tree = _pack(state, {cls: cls.__qualname__ for cls in classes}, arrays)
+    parts = [len(tree).to_bytes(8, "little"), tree, *(memoryview(array).cast("B") for array in arrays)]
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return b"".join([_MAGIC, digest.digest(), *parts])
 
 
 def unpack(data: bytes, *, classes: Sequence[type] = ()) -> Any:
     """What was packed. Raises DataError unless `data` is a whole snapshot of these `classes`."""
     start = len(_MAGIC) + 32
-    body = data[start:]
+    body = memoryview(data)[start:]
     if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(body).digest() != data[len(_MAGIC) : start]:
         raise DataError("the snapshot is damaged: it does not have the sha256 that it names")
-    return _unpack(body, {cls.__qualname__: cls for cls in classes})
+    ends = 8 + int.from_bytes(body[:8], "little")
+    return _unpack(body[8:ends], {cls.__qualname__: cls for cls in classes}, _Reader(body[ends:]))
 
 
-def _pack(value: Any, names: dict[type, str]) -> bytes:
+class _Reader:
+    """The arrays behind the tree, in the tree's order."""
+
+    def __init__(self, rest: memoryview) -> None:
+        self._rest, self._at = rest, 0
+
+    def next(self, dtype: np.dtype, shape: Sequence[int], *, writeable: bool) -> np.ndarray:
+        count = prod(shape)
+        array = np.frombuffer(self._rest, dtype, count, self._at).reshape(shape).copy()
+        self._at += count * dtype.itemsize
+        array.setflags(write=writeable)
+        return array
+
+
+def _pack(value: Any, names: dict[type, str], arrays: list[np.ndarray]) -> bytes:
+    """The tree; its arrays go to `arrays`, each where the tree is read to it."""
+
     def extended(code: int, *content: Any) -> msgpack.ExtType:
-        return msgpack.ExtType(code, _pack(list(content), names))
+        return msgpack.ExtType(code, _pack(list(content), names, arrays))
 
     def special(value: Any) -> Any:
         kind = type(value)
         if isinstance(value, np.ndarray):
-            dtype = value.dtype.descr if value.dtype.names else value.dtype.str
-            fields = [list(field) for field in dtype] if isinstance(dtype, list) else dtype
-            return extended(_ARRAY, fields, list(value.shape), value.flags.writeable, value.tobytes())
+            fields = value.dtype.descr if value.dtype.names else value.dtype.str
+            arrays.append(np.ascontiguousarray(value).reshape(-1).view(np.uint8))
+            described = [list(field) for field in fields] if isinstance(fields, list) else fields
+            return extended(_ARRAY, described, list(value.shape), value.flags.writeable)
         if isinstance(value, np.generic):
             return value.item()
         if kind is tuple:
@@ -76,17 +100,15 @@ def _pack(value: Any, names: dict[type, str]) -> bytes:
     return msgpack.packb(plain(value), use_bin_type=True)
 
 
-def _unpack(data: bytes, classes: dict[str, type]) -> Any:
+def _unpack(data: bytes | memoryview, classes: dict[str, type], arrays: _Reader) -> Any:
     def special(code: int, content: bytes) -> Any:
         if code == _INTEGER:
             return int(content)
-        parts = _unpack(content, classes)
+        parts = _unpack(content, classes, arrays)
         if code == _ARRAY:
-            fields, shape, writeable, raw = parts
+            fields, shape, writeable = parts
             dtype = np.dtype([tuple(field) for field in fields] if isinstance(fields, list) else fields)
-            array = np.frombuffer(raw, dtype).reshape(shape).copy()
-            array.setflags(write=writeable)
-            return array
+            return arrays.next(dtype, shape, writeable=writeable)
         if code == _TUPLE:
             return tuple(parts)
         if code == _SET:

@@ -33,12 +33,12 @@ _OPTIONS = [
     click.option(
         "--deadline-s",
         type=float,
-        help="Seconds a round may last.  [default: 120; 1800 with weekly hours or a trace]",
+        help="Seconds a round may last.  [default: 120; simulated by the hour 1800]",
     ),
     click.option(
         "--pace-s",
         type=float,
-        help="A phone that is not needed comes back after about so long.  [default: 1]",
+        help="Seconds until a phone that is not needed comes back.  [default: 1; simulated by the hour 900]",
     ),
     click.option(
         "--algorithm",
@@ -163,7 +163,8 @@ def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
         deadline_s=options["deadline_s"],
         pace_s=options["pace_s"],
     )
-    if not file and settings.availability not in ("always", "nightly"):
+    asked = settings_of_its_own.get("availability") is not None
+    if (asked or not file) and settings.availability not in ("always", "nightly"):
         rule = replace(rule, **{name: value for name, value in HOURLY.items() if options[name] is None})
     server = algorithm.server
     if not file and isinstance(server, FedAdam | FedYogi):

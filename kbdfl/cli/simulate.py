@@ -11,7 +11,7 @@ from kbdfl.cli.common import json_option, progress, show
 from kbdfl.cli.compare import compare_options
 from kbdfl.cli.options import config_from, run_options
 
-_WITH_RESUME = {"resume", "engine", "workers", "snapshot_s", "as_json"}
+_WITH_RESUME = {"resume", "engine", "ray_address", "workers", "snapshot_s", "as_json"}
 
 
 @click.command()
@@ -37,6 +37,9 @@ _WITH_RESUME = {"resume", "engine", "workers", "snapshot_s", "as_json"}
 )
 @click.option("--virtual-days", type=click.FloatRange(0.001), help="Stop after so many simulated days.")
 @click.option("--engine", default="threads", show_default=True, help="threads, processes or ray.")
+@click.option(
+    "--ray-address", help="Of a Ray cluster that runs already; without, one is begun on this machine."
+)
 @click.option(
     "--workers",
     type=click.IntRange(1),
@@ -66,6 +69,7 @@ def simulate(
     faults: str | None,
     virtual_days: float | None,
     engine: str,
+    ray_address: str | None,
     workers: int,
     snapshot_s: float,
     resume: Path | None,
@@ -81,6 +85,7 @@ def simulate(
 
     With --compare it draws runs that are there already, RUN RUN..., over each other.
     """
+    from kbdfl.engines import open_engine
     from kbdfl.run import RunConfig, RunFolder
 
     if resume is not None:
@@ -99,11 +104,13 @@ def simulate(
             virtual_days=virtual_days,
         )
         folder = None
-    show(_run(config, folder, engine, workers, snapshot_s, name, runs), as_json=as_json)
+    workplace = open_engine(engine, workers, address=ray_address)
+    with workplace:
+        show(_run(config, folder, workplace, snapshot_s, name, runs), as_json=as_json)
 
 
 def _run(
-    config: Any, folder: Any, engine: str, workers: int, snapshot_s: float, name: str | None, runs: Path
+    config: Any, folder: Any, engine: Any, snapshot_s: float, name: str | None, runs: Path
 ) -> dict[str, Any]:
     """Begin a run, or go on with the one in `folder`, to its end; what the command says of it."""
     from kbdfl.device_sim.audit import InvariantBroken
@@ -111,7 +118,6 @@ def _run(
     from kbdfl.device_sim.keeping import Keeper
     from kbdfl.device_sim.population import Population, held_out_sentences, open_logs
     from kbdfl.device_sim.simulate import Simulation
-    from kbdfl.engines import open_engine
     from kbdfl.metrics import evaluation_set
     from kbdfl.report import finish_run
     from kbdfl.run import RunFolder, build_task, checkpoint_facts
@@ -123,23 +129,23 @@ def _run(
     held_out = evaluation_set(
         held_out_sentences(source, built.vocabulary, words=settings.evaluate_words, seed=settings.seed)
     )
-    with open_engine(engine, workers) as workplace:
-        kind = Storm if settings.faults == "storm" else Simulation
-        simulation = kind(config, built, population, engine=workplace, held_out=held_out)
-        if folder is None:
-            folder = RunFolder.create(runs, name, default=f"simulate-{settings.preset}")
-            folder.write_config(config.to_toml())
-            keeper, done = Keeper(folder, simulation, every_s=snapshot_s), 0
-        else:
-            keeper = Keeper(folder, simulation, every_s=snapshot_s)
-            done = keeper.resume()
-        with progress(total=config.rule.rounds, initial=done, unit="round", desc="simulate") as bar:
-            try:
-                _play(simulation, keeper, bar)
-            except InvariantBroken as error:
-                raise click.ClickException(
-                    f"a fault of kbdfl, found with seed {settings.seed} of {folder.path}: {error}"
-                ) from None
+    kind = Storm if settings.faults == "storm" else Simulation
+    simulation = kind(config, built, population, engine=engine, held_out=held_out)
+    if folder is None:
+        folder = RunFolder.create(runs, name, default=f"simulate-{settings.preset}")
+        folder.write_config(config.to_toml())
+        keeper, done = Keeper(folder, simulation, every_s=snapshot_s), 0
+        keeper.begin()
+    else:
+        keeper = Keeper(folder, simulation, every_s=snapshot_s)
+        done = keeper.resume()
+    with progress(total=config.rule.rounds, initial=done, unit="round", desc="simulate") as bar:
+        try:
+            _play(simulation, keeper, bar)
+        except InvariantBroken as error:
+            raise click.ClickException(
+                f"a fault of kbdfl, found with seed {settings.seed} of {folder.path}: {error}"
+            ) from None
     coordinator = simulation.coordinator
     facts = checkpoint_facts(config, built, round=coordinator.round - 1, version=coordinator.version)
     try:
@@ -149,6 +155,8 @@ def _run(
     except OSError as error:
         raise keeper.lost(error) from None
     keeper.finished()
+    if coordinator.phase == "open":  # its days were over before its rounds
+        summary |= simulation.measure()
     said = {"run": str(folder.path), "devices": len(population), "checkpoint": str(checkpoint)} | summary
     if isinstance(simulation, Storm):
         said["faults"] = dict(simulation.happened)

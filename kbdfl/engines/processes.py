@@ -97,7 +97,7 @@ class ProcessEngine(PullEngine):
                     if not process.is_alive() and not pipe.poll():
                         raise EOFError
                 failed, result = pipe.recv()
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):  # it ended before, or in the middle of, its answer
                 pipe.close()
                 process.join()
                 self._workers[place] = None
@@ -134,8 +134,9 @@ class ProcessEngine(PullEngine):
 
     def _free(self, name: str) -> None:
         memory = self._memories.pop(name)
-        if name in _attached:  # the caller looked at it too
-            _detach(*_attached.pop(name))
+        mine = _attached.pop(name, None)  # the caller looked at it too, perhaps
+        if mine is not None:
+            _detach(*mine)
         memory.close()
         memory.unlink()
 

@@ -2,7 +2,8 @@
 
     {"format": 1, "population": phones,
      "hours": 7 weekdays of 24 numbers, the mean check-ins of an hour, null where the run never got to it,
-     "tiers": {name: {"phones": n, "assigned": n, "reported": n, "dropped": {each of REASONS: n}}},
+     "tiers": {name: {"phones": n, "assigned": n, "reported": n, "energy_wh": watt-hours,
+                      "dropped": {each of REASONS: n}}},
      "participation": [phones never counted, phones counted once, twice, ...]}
 
 Weekday 0 is the Monday that virtual time begins on. An assignment that is neither reported nor dropped was not needed

@@ -81,14 +81,6 @@ def test_next_is_when_the_next_one_comes():
     assert queue.next_s == float("inf")
 
 
-def test_check_ins_are_counted_by_the_hour():
-    queue = CheckIns(Weekly(1), 500, seed=1)
-    seen = played(queue, 2 * DAY_S, 3000.0)
-    hours = np.bincount((np.array([at_s for at_s, _ in seen]) // 3600).astype(int), minlength=48)
-    # The hour that the clock stopped in may hold more than have come.
-    assert [queue.by_hour.get(hour, 0) for hour in range(47)] == hours[:47].tolist()
-
-
 @pytest.mark.parametrize("stop_s", [0.0, 5_000.0, DAY_S, 2.3 * DAY_S])
 def test_a_queue_goes_on_from_its_state(stop_s):
     def fresh():
@@ -100,7 +92,6 @@ def test_a_queue_goes_on_from_its_state(stop_s):
     other = fresh()
     other.restore(unpack(pack(queue.state())))
     assert seen + played(other, 3 * DAY_S, 2500.0) == expected
-    assert other.by_hour == whole.by_hour
 
 
 def test_phones_that_nobody_asks_for_take_no_memory():

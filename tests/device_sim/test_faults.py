@@ -33,12 +33,12 @@ def storm(texts, run_config):
     """A short run in a storm, by its seed."""
     population = Population(texts)
 
-    def play(seed, plan=STORM):
+    def play(seed, chances=STORM):
         rule = {"rounds": 6, "deadline_s": 5.0}
         config = run_config(rule=rule, seed=seed, speeds="heavy-tailed", dropout=0.1)
         config = RunConfig(config.settings, ALGORITHMS[seed % len(ALGORITHMS)], config.rule)
         built = build_task(config, training_texts=population.texts())
-        simulation = Storm(config, built, population, plan=plan, held_out=None)
+        simulation = Storm(config, built, population, chances=chances, held_out=None)
         rows = []
         simulation.rounds(rows.append)
         return rows, simulation

@@ -24,7 +24,11 @@ RUNS = {
         UNEQUAL,
         {"deadline_s": 0.5},
     ),
-    "scaffold": (Algorithm(ClientRule(scaffold=2, learning_rate=1.0), server=FedAvg()), {}, {}),
+    "scaffold": (
+        Algorithm(ClientRule(scaffold=2, learning_rate=1.0), server=FedAvg()),
+        {"dropout": 0.3},
+        {"over_selection": 1.25},
+    ),
     "feedback and differences": (
         Algorithm(
             ClientRule(feedback_rounds=9), upload="tiny-uplink", download=Download("grid", kept_versions=3)
@@ -113,9 +117,38 @@ def test_a_run_that_was_killed_before_anything_was_kept_begins_again(begin, tmp_
     config, simulation = begin("synchronous")
     folder = RunFolder.create(tmp_path, "early", default="")
     folder.write_config(config.to_toml())
-    folder.add_row({"round": 0})
     assert Keeper(folder, simulation, every_s=1e9).resume() == 0
     assert folder.rows() == []
+    _, again = begin("synchronous")
+    Keeper(folder, again, every_s=1e9).begin()
+    folder.add_row({"round": 0})
+    assert Keeper(folder, again, every_s=1e9).resume() == 0
+    assert folder.rows() == []
+
+
+@pytest.mark.parametrize("what", ["metrics.jsonl", "server.sqlite3"])
+def test_the_folder_of_a_server_is_not_taken_over(begin, tmp_path, what):
+    config, simulation = begin("synchronous")
+    folder = RunFolder.create(tmp_path, "served", default="")
+    folder.write_config(config.to_toml())
+    (folder.path / what).write_text('{"round": 0}\n')
+    with pytest.raises(ConfigError, match="no simulation that was begun"):
+        Keeper(folder, simulation, every_s=0.0).resume()
+    assert (folder.path / what).read_text() == '{"round": 0}\n'
+
+
+def test_a_log_that_has_changed_since_is_another_run(begin, tmp_path):
+    config, simulation = begin("synchronous", rounds=2)
+    log = tmp_path / "log.jsonl"
+    log.write_text("what they typed")
+    simulation.settings = replace(simulation.settings, source=str(log))
+    folder = RunFolder.create(tmp_path, "run", default="")
+    folder.write_config(config.to_toml())
+    keeper = Keeper(folder, simulation, every_s=0.0)
+    keeper.begin()
+    log.write_text("what they typed since")
+    with pytest.raises(ConfigError, match=r"another config\.toml, log or trace"):
+        keeper.resume()
 
 
 def test_a_finished_run_or_one_with_another_configuration_is_not_resumed(begin, tmp_path):
@@ -125,7 +158,7 @@ def test_a_finished_run_or_one_with_another_configuration_is_not_resumed(begin, 
     simulation.rounds(Keeper(folder, simulation, every_s=0.0).add)
     _, other = begin("synchronous", rounds=2)
     folder.write_config(replace(config, rule=replace(config.rule, rounds=3)).to_toml())
-    with pytest.raises(ConfigError, match="another config"):
+    with pytest.raises(ConfigError, match=r"another config\.toml, log or trace"):
         Keeper(folder, other, every_s=0.0).resume()
     (folder.path / "report.html").write_text("all there is to say")
     with pytest.raises(ConfigError, match="is finished"):
@@ -156,7 +189,7 @@ def test_a_full_disk_leaves_what_was_kept_and_says_how_to_go_on(begin, tmp_path,
 
     def fsync(descriptor, _fsync=os.fsync):
         calls.append(descriptor)
-        if len(calls) > 4:
+        if len(calls) > 9:  # two a snapshot: the rows first
             raise OSError(28, "No space left on device")
         _fsync(descriptor)
 

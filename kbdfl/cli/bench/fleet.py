@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from kbdfl.cli.bench.contestants import BATCH, LEARNING_RATE, client_update, tokens
 from kbdfl.cli.common import json_option, progress, seed_option, show
 
-DAY_S = 86_400.0
+_OF_ROUNDS = {"engine", "workers", "clients", "rounds", "candidates"}
 # A round of the country: 100 reports of 130 phones, in ten minutes at most (Bonawitz et al. 2019 use some hundreds of
 # phones and two or three minutes), and training that keeps the middle tier's phone busy for two minutes.
 COHORT, DEADLINE_S, WORK_TOKENS = 100, 600.0, 240_000
@@ -55,6 +56,7 @@ def fleet(
     --no-train plays every check-in of every phone, hour by hour, through the coordinator. --noop and --train run
     rounds on an engine; --train beside the bare kernel, interleaved.
     """
+    _refuse_others(click.get_current_context(), what)
     if what == "no-train":
         result = country(
             population, virtual_days, preset=preset or "tiny", seed=seed, upload=options["upload"]
@@ -64,9 +66,21 @@ def fleet(
     show(result, as_json=as_json)
 
 
+def _refuse_others(context: click.Context, what: str) -> None:
+    """Nothing that was asked for may be left undone in silence."""
+    idle = _OF_ROUNDS if what == "no-train" else {"population", "virtual_days"}
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
+        if given and parameter.name in idle:
+            raise click.UsageError(
+                f"{parameter.opts[0]} must not come with --{what}, which does not look at it"
+            )
+
+
 def country(population: int, days: float, *, preset: str, seed: int, upload: str) -> dict[str, Any]:
     """A week, or so, of check-ins and rounds of `population` phones whose training takes stated time."""
     from kbdfl.algorithms import Algorithm
+    from kbdfl.device_sim.devices import DAY_S
     from kbdfl.device_sim.simulate import Simulation
     from kbdfl.device_sim.work import Stated
     from kbdfl.run import RunConfig, Settings, build_task
