@@ -285,20 +285,27 @@ class Simulation:
     def _come(self) -> float:
         """Phones check in as their hours say, until one is wanted or something else happens; when the next one does."""
         c, queue, users, out = self.coordinator, self._checkins, self._population.users, self._out
-        speeds, waiting = self._config.settings.speeds, self._waiting
+        speeds, waiting, most, ready = (
+            self._config.settings.speeds,
+            self._waiting,
+            self._most,
+            self._worker.ready,
+        )
+        check_in, again, noted = c.check_in, queue.again, self.tally.check_in  # millions of times
+        kinds = [MID.name if speeds == "equal" else tier.name for tier in TIERS]
         ends_s = min(out.values(), default=self._lull_s + LONGEST_LULL_S)
         until_s = min(self._flight.next_s, ends_s, self._until_s)
         for at_s, phone, closes_s, tier in queue.due(until_s):
             name = users[phone]
             if waiting and waiting.get(name, 0.0) > at_s:
-                queue.again(phone, waiting[name], closes_s, tier)
+                again(phone, waiting[name], closes_s, tier)
                 continue
-            if name in out or (len(out) < self._most and not self._worker.ready(name)):
+            if name in out or (len(out) < most and not ready(name)):
                 continue  # at work still, or with nothing to learn from: it comes when its next window opens
-            self.tally.check_in(at_s)
-            answer = c.check_in(name, at_s, tier=MID.name if speeds == "equal" else TIERS[tier].name)
-            if isinstance(answer, Wait):
-                queue.again(phone, at_s + answer.retry_after_s, closes_s, tier)
+            noted(at_s)
+            answer = check_in(name, at_s, tier=kinds[tier])
+            if type(answer) is Wait:
+                again(phone, at_s + answer.retry_after_s, closes_s, tier)
                 continue
             if isinstance(answer, Assignment):
                 self._now = max(self._now, at_s)
