@@ -48,6 +48,7 @@ LONGEST_LULL_S = 7 * DAY_S  # nobody was given an assignment for so long: nobody
 # Of the objects in `Simulation.state`, and its plain attributes there.
 STATE_CLASSES = (*COORDINATOR_CLASSES, Tally, Control, Lost, Update, Draws, Held, Airborne, Device)
 _KEPT = ("_wall_s", "_now", "_ask_s", "_lull_s", "_in_vain", "_out", "_waiting", "_away", "counted", "tally")
+_AHEAD = 4  # jobs a worker that are begun before they are needed
 FUTILE = 20  # assignments a phone, in a row, that no report came of: none ever will
 
 
@@ -187,7 +188,10 @@ class Simulation:
         if next_s < self._flight.next_s:
             self._now = max(self._now, next_s)
             return self._closed(c.tick(self._now)) if next_s == ends_s else None
-        ahead = 2 * self._engine.workers if self._asynchronous else self._built.task.rule.cohort - c.reports
+        # Frames wait here until it is their turn, so there are few of them, however large the cohort is.
+        ahead = _AHEAD * self._engine.workers
+        if not self._asynchronous:
+            ahead = min(ahead, self._built.task.rule.cohort - c.reports)
         job, done = self._flight.pop(ahead=ahead)
         if done.frame is None:
             self.tally.drop(job.hardware.tier, "declined")

@@ -173,3 +173,19 @@ def test_a_report_that_is_too_stale_is_refused_and_its_phone_may_come_again(play
 def hash_of(name):
     """A number that is the same in every process."""
     return sum(name.encode())
+
+
+@pytest.mark.parametrize(
+    "algorithm", [Algorithm(), asynchronous(concurrency=20)], ids=["synchronous", "fedbuff"]
+)
+def test_few_frames_wait_however_large_the_cohort_is(play, monkeypatch, algorithm):
+    waiting = []
+
+    def pop(self, *, ahead, _pop=simulate.Flight.pop):
+        job, done = _pop(self, ahead=ahead)
+        waiting.append(len(self._frames))
+        return job, done
+
+    monkeypatch.setattr(simulate.Flight, "pop", pop)
+    play(workers=2, algorithm=algorithm, rule={"rounds": 3, "cohort": 20, "over_selection": 1.0})
+    assert max(waiting) == 2 * simulate._AHEAD - 1
