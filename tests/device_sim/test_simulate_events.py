@@ -188,4 +188,5 @@ def test_few_frames_wait_however_large_the_cohort_is(play, monkeypatch, algorith
 
     monkeypatch.setattr(simulate.Flight, "pop", pop)
     play(workers=2, algorithm=algorithm, rule={"rounds": 3, "cohort": 20, "over_selection": 1.0})
-    assert max(waiting) == 2 * simulate._AHEAD - 1
+    # A phone that begins later may arrive before those that are computed already.
+    assert 2 * simulate._AHEAD - 1 <= max(waiting) <= 3 * simulate._AHEAD
