@@ -23,9 +23,8 @@ FIRST_S = 600.0  # within so many seconds from the opening of its window a phone
 _BATCH = 1 << 17  # phones whose windows are worked out at once
 
 _PLAIN = ("_soon", "_now", "_at", "_days")
-CheckIn = tuple[
-    float, int, float, int
-]  # when, which phone, until when it is free, and the number of its tier
+# When, which phone, until when it is free, and the number of its tier.
+CheckIn = tuple[float, int, float, int]
 
 
 class _Bucket:

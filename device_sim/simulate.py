@@ -82,8 +82,7 @@ class Simulation:
                 f"min_separation must be at most {len(population) // rule.cohort} for {len(population)} phones in "
                 f"rounds of {rule.cohort}, got {separation}"
             )
-        self._config, self._built, self._population, self._held_out = config, built, population, held_out
-        self.settings = settings
+        self.settings, self._built, self._population, self._held_out = settings, built, population, held_out
         self._engine = engine or ThreadEngine(workers)
         self._worker = worker or Training(population, built.vocabulary)
         hours = open_hours(settings.availability, seed=settings.seed)
@@ -165,7 +164,7 @@ class Simulation:
     def device(self, name: str) -> Device:
         """The phone's hardware and hours."""
         if name not in self._devices:
-            settings = self._config.settings
+            settings = self.settings
             self._devices[name] = make_device(
                 settings.seed, name, speeds=settings.speeds, availability=settings.availability
             )
@@ -244,7 +243,7 @@ class Simulation:
     def _let_go(self, name: str) -> None:
         """The phone is free, and rests for as long as phones do; with hours of its own it comes again by itself."""
         del self._out[name]
-        rest_s, pace_s = self._config.settings.rest_s, self._built.task.rule.pace_s
+        rest_s, pace_s = self.settings.rest_s, self._built.task.rule.pace_s
         if rest_s:
             self._waiting[name] = self._now + rest_s
         if self._checkins is not None:
@@ -289,12 +288,8 @@ class Simulation:
     def _come(self) -> float:
         """Phones check in as their hours say, until one is wanted or something else happens; when the next one does."""
         c, queue, users, out = self.coordinator, self._checkins, self._population.users, self._out
-        speeds, waiting, most, ready = (
-            self._config.settings.speeds,
-            self._waiting,
-            self._most,
-            self._worker.ready,
-        )
+        speeds, waiting = self.settings.speeds, self._waiting
+        most, ready = self._most, self._worker.ready
         check_in, again, noted = c.check_in, queue.again, self.tally.check_in  # millions of times
         kinds = [MID.name if speeds == "equal" else tier.name for tier in TIERS]
         ends_s = min(out.values(), default=self._lull_s + LONGEST_LULL_S)
@@ -314,7 +309,7 @@ class Simulation:
             if isinstance(answer, Assignment):
                 self._now = max(self._now, at_s)
                 self._away[name] = (phone, closes_s, tier)
-                device = hardware(self._config.settings.seed, phone, tier, speeds=speeds)
+                device = hardware(self.settings.seed, phone, tier, speeds=speeds)
                 self._assign(name, device, answer, leaves_s=closes_s - at_s)
             break
         return queue.next_s
@@ -337,7 +332,7 @@ class Simulation:
             self.tally.drop(device.tier, job)
 
     def _row(self, result: RoundResult, *, wall_s: float) -> dict:
-        every = self._config.settings.evaluate_every
+        every = self.settings.evaluate_every
         finished = self.coordinator.phase == "finished"
         due = finished or (result.status == "committed" and result.version % every == 0)
         measured = self.measure() if due else {}

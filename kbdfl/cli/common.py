@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
+from click.core import ParameterSource
 from tqdm import tqdm
 
 
@@ -14,6 +15,16 @@ def json_option(command: Callable) -> Callable:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")(
         command
     )
+
+
+def given_options() -> dict[str, str]:
+    """The options that the command in progress was given: the parameters' names, and how each is written."""
+    context = click.get_current_context()
+    return {
+        parameter.name: parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE
+    }
 
 
 def seed_option(command: Callable) -> Callable:

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from kbdfl.cli.common import show
+from kbdfl.cli.common import given_options, show
 from kbdfl.errors import ConfigError
 
 _OWN = {"compare", "compared", "out", "runs", "as_json"}
@@ -23,7 +22,7 @@ def compare_options(command: Callable) -> Callable:
     @wraps(command)
     def either(compare: bool, compared: tuple[Path, ...], out: Path | None, **options: Any) -> None:
         if compare:
-            _refuse_others(click.get_current_context(), out)
+            _refuse_others(out)
             page = out or options["runs"] / "compare.html"
             compare_runs(compared, page, as_json=options["as_json"])
             return
@@ -78,13 +77,9 @@ def compare_runs(paths: Sequence[Path], page: Path, *, as_json: bool) -> None:
     )
 
 
-def _refuse_others(context: click.Context, out: Path | None) -> None:
+def _refuse_others(out: Path | None) -> None:
     """Nothing that was asked for may be left undone in silence."""
-    given = {
-        parameter.name: parameter.opts[0]
-        for parameter in context.command.params
-        if parameter.name and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE
-    }
+    given = given_options()
     for name, option in given.items():
         if name not in _OWN:
             raise ConfigError(f"{option} must not come with --compare, which runs nothing")

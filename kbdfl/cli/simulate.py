@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from kbdfl.cli.common import json_option, progress, show
+from kbdfl.cli.common import given_options, json_option, progress, show
 from kbdfl.cli.compare import compare_options
 from kbdfl.cli.options import config_from, run_options
 
@@ -89,7 +88,7 @@ def simulate(
     from kbdfl.run import RunConfig, RunFolder
 
     if resume is not None:
-        _refuse_others(click.get_current_context())
+        _refuse_others()
         folder = RunFolder.open(resume)
         config = RunConfig.load(folder.path / "config.toml")
     else:
@@ -104,8 +103,7 @@ def simulate(
             virtual_days=virtual_days,
         )
         folder = None
-    workplace = open_engine(engine, workers, address=ray_address)
-    with workplace:
+    with open_engine(engine, workers, address=ray_address) as workplace:
         show(_run(config, folder, workplace, snapshot_s, name, runs), as_json=as_json)
 
 
@@ -182,11 +180,8 @@ def _play(simulation: Any, keeper: Any, bar: Any) -> None:
     simulation.rounds(on_round)
 
 
-def _refuse_others(context: click.Context) -> None:
+def _refuse_others() -> None:
     """A run is resumed as it was configured."""
-    for parameter in context.command.params:
-        given = parameter.name and context.get_parameter_source(parameter.name) == ParameterSource.COMMANDLINE
-        if given and parameter.name not in _WITH_RESUME:
-            raise click.UsageError(
-                f"{parameter.opts[0]} must not come with --resume: the run has its config.toml"
-            )
+    for name, option in given_options().items():
+        if name not in _WITH_RESUME:
+            raise click.UsageError(f"{option} must not come with --resume: the run has its config.toml")

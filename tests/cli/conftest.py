@@ -1,5 +1,7 @@
 """The command line in this process, and what a refusal must look like."""
 
+import json
+
 import pytest
 
 from kbdfl.cli.main import main
@@ -19,6 +21,28 @@ def kbdfl(capsys):
         return code, streams.out, streams.err
 
     return run
+
+
+@pytest.fixture
+def final_checkpoint():
+    """The bytes of the one checkpoint that a run's folder holds."""
+
+    def read(folder):
+        (path,) = (folder / "checkpoints").glob("*.safetensors")
+        return path.read_bytes()
+
+    return read
+
+
+@pytest.fixture
+def without_seconds():
+    """The rows of a run's folder, without what the machine's speed decides."""
+
+    def read(folder):
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [{name: value for name, value in row.items() if name != "wall_s"} for row in rows]
+
+    return read
 
 
 @pytest.fixture

@@ -35,17 +35,9 @@ def rounds_of(folder):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def final(folder):
-    (path,) = (folder / "checkpoints").glob("*.safetensors")
-    return path.read_bytes()
-
-
-def without_seconds(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "wall_s"} for row in rows]
-
-
-def test_a_run_killed_twenty_times_ends_in_the_bytes_of_one_that_never_was(kbdfl, tmp_path):
+def test_a_run_killed_twenty_times_ends_in_the_bytes_of_one_that_never_was(
+    kbdfl, tmp_path, final_checkpoint, without_seconds
+):
     code, _, err = kbdfl("simulate", *RUN, "--runs", tmp_path, "--name", "whole", "--json")
     assert (code, err) == (0, "")
     random, folder = stream(1, "kills"), tmp_path / "killed"
@@ -65,13 +57,15 @@ def test_a_run_killed_twenty_times_ends_in_the_bytes_of_one_that_never_was(kbdfl
     out, err = running.communicate()
     assert running.returncode == 0, err
     assert json.loads(out)["rounds"] == 400
-    assert final(folder) == final(tmp_path / "whole")
+    assert final_checkpoint(folder) == final_checkpoint(tmp_path / "whole")
     assert without_seconds(folder) == without_seconds(tmp_path / "whole")
     assert (folder / "fleet.json").read_bytes() == (tmp_path / "whole" / "fleet.json").read_bytes()
     assert not (folder / STATE).exists()
 
 
-def test_a_disk_that_takes_no_more_ends_in_one_line_and_the_run_goes_on_later(kbdfl, tmp_path):
+def test_a_disk_that_takes_no_more_ends_in_one_line_and_the_run_goes_on_later(
+    kbdfl, tmp_path, final_checkpoint
+):
     """A limit on the size of files stands for the full disk: the snapshot is what grows beyond it."""
     run = [*RUN, "--runs", tmp_path]
     code, _, err = kbdfl("simulate", *run, "--name", "whole", "--json")
@@ -90,7 +84,7 @@ def test_a_disk_that_takes_no_more_ends_in_one_line_and_the_run_goes_on_later(kb
     assert f"--resume {tmp_path / 'full'}" in ended.stderr
     code, _, err = kbdfl("simulate", "--resume", tmp_path / "full", "--json")
     assert (code, err) == (0, "")
-    assert final(tmp_path / "full") == final(tmp_path / "whole")
+    assert final_checkpoint(tmp_path / "full") == final_checkpoint(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

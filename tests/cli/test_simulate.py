@@ -26,17 +26,9 @@ def simulate(kbdfl, tmp_path):
     return run
 
 
-def final_checkpoint(folder):
-    (path,) = (folder / "checkpoints").glob("*.safetensors")
-    return path.read_bytes()
-
-
-def without_seconds(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "wall_s"} for row in rows]
-
-
-def test_workers_do_not_change_a_byte_and_the_seed_does(simulate, tmp_path):
+def test_workers_do_not_change_a_byte_and_the_seed_does(
+    simulate, tmp_path, final_checkpoint, without_seconds
+):
     _, one = simulate("one", *RUN, "--seed", 1, "--workers", 1)
     _, two = simulate("two", *RUN, "--seed", 1, "--workers", 2)
     assert final_checkpoint(one) == final_checkpoint(two)
@@ -46,7 +38,7 @@ def test_workers_do_not_change_a_byte_and_the_seed_does(simulate, tmp_path):
     assert final_checkpoint(other) != final_checkpoint(one)
 
 
-def test_a_runs_own_config_runs_again_to_the_same_bytes(simulate):
+def test_a_runs_own_config_runs_again_to_the_same_bytes(simulate, final_checkpoint, without_seconds):
     """Every option that is not a default must have been written down."""
     _, first = simulate(
         "first", *QUICK, "--dropout", 0.2, "--min-reports", 1, "--seed", 7, "--epochs", 2, "--client-lr", 1.5,
@@ -59,7 +51,7 @@ def test_a_runs_own_config_runs_again_to_the_same_bytes(simulate):
     assert without_seconds(first) == without_seconds(again)
 
 
-def test_the_folder_holds_everything_and_the_printed_object_sums_it_up(simulate):
+def test_the_folder_holds_everything_and_the_printed_object_sums_it_up(simulate, without_seconds):
     printed, folder = simulate("whole", *QUICK, "--evaluate-every", 1)
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert names == {
@@ -104,7 +96,7 @@ def test_cohort_may_be_a_fraction(simulate):
     assert RunConfig.load(folder / "config.toml").rule.cohort == 6
 
 
-def test_dropouts_are_in_the_rows(simulate):
+def test_dropouts_are_in_the_rows(simulate, without_seconds):
     _, folder = simulate("drops", *QUICK, "--rounds", 8, "--dropout", 0.5, "--min-reports", 1)
     rows = without_seconds(folder)
     assert sum(row["dropped"] for row in rows) > 8
@@ -265,7 +257,7 @@ def test_more_devices_than_users_is_one_line(refused, tmp_path):
     assert "devices must be at most the 3 training users of log.jsonl, got 4" in line
 
 
-def test_a_name_that_is_taken_is_one_line_and_harms_nothing(refused, simulate, tmp_path):
+def test_a_name_that_is_taken_is_one_line_and_harms_nothing(refused, simulate, tmp_path, final_checkpoint):
     _, folder = simulate("mine", *QUICK)
     before = final_checkpoint(folder)
     assert "choose another --name" in refused(

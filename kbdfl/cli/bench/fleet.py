@@ -9,10 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from kbdfl.cli.bench.contestants import BATCH, LEARNING_RATE, client_update, tokens
-from kbdfl.cli.common import json_option, progress, seed_option, show
+from kbdfl.cli.common import given_options, json_option, progress, seed_option, show
 
 _OF_ROUNDS = {"engine", "workers", "clients", "rounds", "candidates"}
 # A round of the country: 100 reports of 130 phones, in ten minutes at most (Bonawitz et al. 2019 use some hundreds of
@@ -56,7 +55,7 @@ def fleet(
     --no-train plays every check-in of every phone, hour by hour, through the coordinator. --noop and --train run
     rounds on an engine; --train beside the bare kernel, interleaved.
     """
-    _refuse_others(click.get_current_context(), what)
+    _refuse_others(what)
     if what == "no-train":
         result = country(
             population, virtual_days, preset=preset or "tiny", seed=seed, upload=options["upload"]
@@ -66,15 +65,12 @@ def fleet(
     show(result, as_json=as_json)
 
 
-def _refuse_others(context: click.Context, what: str) -> None:
+def _refuse_others(what: str) -> None:
     """Nothing that was asked for may be left undone in silence."""
     idle = _OF_ROUNDS if what == "no-train" else {"population", "virtual_days"}
-    for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "") == ParameterSource.COMMANDLINE
-        if given and parameter.name in idle:
-            raise click.UsageError(
-                f"{parameter.opts[0]} must not come with --{what}, which does not look at it"
-            )
+    for name, option in given_options().items():
+        if name in idle:
+            raise click.UsageError(f"{option} must not come with --{what}, which does not look at it")
 
 
 def country(population: int, days: float, *, preset: str, seed: int, upload: str) -> dict[str, Any]:
