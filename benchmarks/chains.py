@@ -59,7 +59,7 @@ def measure(delta: np.ndarray, fields: dict, laps: int) -> list[dict]:
     uploads = list(dict.fromkeys([*UPLOADS, *(UPLOADS.get(c.upload, c.upload) for c in CHAINS.values())]))
     uploads = [upload for upload in uploads if upload in UPLOADS or upload not in UPLOADS.values()]
     times: dict[str, list[list[float]]] = {upload: [] for upload in uploads}
-    total, sizes = np.zeros_like(delta), {}
+    total, sizes = np.zeros(len(delta)), {}
     for lap in range(laps):
         for upload in uploads:
             chain, draws = upload_chain(upload, NORM), Draws(lap, lap)

@@ -12,8 +12,8 @@ def make(arrays: dict[str, np.ndarray], random: np.random.Generator) -> dict[str
     kept, shared = a["kept"], a["indices"].size
     blocks = a["dense"].reshape(-1, block)
     wide, noise, magnitudes = np.empty_like(blocks), np.empty_like(blocks), np.empty(size, np.float32)
-    acc, sums = np.zeros(size, np.float32), np.zeros(size, np.int32)
-    rows_acc = np.zeros_like(a["table"])
+    acc, sums = np.zeros(size), np.zeros(size, np.int32)
+    rows_acc = np.zeros(a["table"].shape)
     words, words_32 = a["words"].copy(), a["words"].copy()
     out = np.empty(size, np.float32)
 

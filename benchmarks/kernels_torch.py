@@ -18,8 +18,8 @@ def make(arrays: dict[str, np.ndarray], random: np.random.Generator) -> dict[str
     size, block, weight = a["dense"].numel(), a["block"], a["weight"]
     blocks = a["dense"].view(-1, block)
     wide, noise = torch.empty_like(blocks), torch.empty_like(blocks)
-    acc, sums = torch.zeros(size), torch.zeros(size, dtype=torch.int32)
-    rows_acc = torch.zeros_like(a["table"])
+    acc, sums = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.int32)
+    rows_acc = torch.zeros(a["table"].shape, dtype=torch.float64)
     words, words_32 = a["words"].clone(), a["words"].clone()
     out = torch.empty(size)
     places = torch.arange(8, dtype=torch.uint8)
@@ -93,8 +93,8 @@ def make(arrays: dict[str, np.ndarray], random: np.random.Generator) -> dict[str
         "shared_indices": shared_indices,
         "accumulate_int8": accumulate_int8,
         "accumulate_float32": lambda: acc.add_(a["dense"], alpha=weight),
-        "accumulate_sparse": lambda: acc.index_add_(0, a["indices"], a["values"], alpha=weight),
-        "accumulate_rows": lambda: rows_acc.index_add_(0, a["rows"], a["row_values"], alpha=weight),
+        "accumulate_sparse": lambda: acc.index_add_(0, a["indices"], a["values"].double(), alpha=weight),
+        "accumulate_rows": lambda: rows_acc.index_add_(0, a["rows"], a["row_values"].double(), alpha=weight),
         "accumulate_levels": lambda: sums.add_(a["levels"]),
         "norm_clip": norm_clip,
         "encode_fixed": encode_fixed,

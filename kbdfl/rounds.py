@@ -11,6 +11,9 @@ from kbdfl.algorithms.aggregate import Gathering
 from kbdfl.wire import Report
 
 
+LOSS_STEP = 2.0**-20
+
+
 @dataclass(frozen=True, slots=True)
 class RoundResult:
     """A closed round. `version` is the model's after it; times are the driver's clock in seconds.
@@ -50,7 +53,7 @@ class OpenRound:
     staleness: int = 0  # of all counted reports together
     examples: int = 0
     tokens: int = 0
-    loss: float = 0.0
+    loss: int = 0  # nats, in steps of LOSS_STEP: whole numbers add up exactly, in any order
     uplink_bytes: int = 0
     downlink_bytes: int = 0
 
@@ -60,7 +63,7 @@ class OpenRound:
         self.staleness += staleness
         self.examples += report.examples
         self.tokens += report.tokens
-        self.loss += report.train_loss * report.tokens
+        self.loss += round(report.train_loss * report.tokens / LOSS_STEP)
         self.uplink_bytes += nbytes
 
     def result(self, *, asynchronous: bool, **more: Any) -> RoundResult:
@@ -70,7 +73,7 @@ class OpenRound:
             reports=reports,
             examples=self.examples,
             tokens=self.tokens,
-            train_loss=self.loss / self.tokens if self.tokens else None,
+            train_loss=self.loss * LOSS_STEP / self.tokens if self.tokens else None,
             uplink_bytes=self.uplink_bytes,
             downlink_bytes=self.downlink_bytes,
             refused=len(self.refused),

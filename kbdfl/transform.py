@@ -115,7 +115,7 @@ class Transform:
         return Update.of_delta(self.decode(update, size, draws).delta[span])
 
     def accumulate(self, update: Update, draws: Draws, *, weight: float, acc: np.ndarray) -> None:
-        """acc (P,) += weight * decoded delta; a codec that can do both in one pass overrides this."""
+        """acc (P,) float64 += weight * decoded delta, as `kbdfl.kernels.accumulate` adds; a codec that can do both in one pass overrides this."""
         add_delta(self.decode(update, acc.size, draws), weight=weight, acc=acc)
 
 
@@ -156,7 +156,7 @@ def check_size(size: int, wanted: int) -> None:
 
 
 def add_delta(update: Update, *, weight: float, acc: np.ndarray) -> None:
-    """acc (P,) += weight * the update's plain delta, in float32."""
+    """acc (P,) float64 += weight * the update's plain delta."""
     delta = update.delta
     check_size(delta.size, acc.size)
     accumulate_float32(acc, delta, weight)
@@ -244,7 +244,7 @@ def decode_span(
 def accumulate_chain(
     transforms: Sequence[Transform], update: Update, draws: Draws, *, weight: float, acc: np.ndarray
 ) -> None:
-    """acc (P,) float32 += weight * the decoded update, without the intermediate vector where a codec can.
+    """acc (P,) float64 += weight * the decoded update, without the intermediate vector where a codec can.
 
     Raises WireError before `acc` is touched.
     """

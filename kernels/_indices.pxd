@@ -15,3 +15,17 @@ cdef inline int check_indices(str name, const int32_t[::1] indices, int64_t n) e
     if indices[0] < 0 or indices[k - 1] >= n:
         raise ValueError(f"{name} must lie in [0, {n}), got {indices[0] if indices[0] < 0 else indices[k - 1]}")
     return 0
+
+
+cdef inline int check_runs(const int32_t[::1] changes, int64_t values, int64_t n) except -1:
+    """That `changes` (K,) ascend, and that there are as many `values` as places between the first and the second, the
+    third and the fourth, and so on; the end is n if K is odd."""
+    cdef int64_t k = changes.shape[0], length = 0, j
+    check_indices("changes", changes, n)
+    with nogil:
+        for j in range(k):
+            length += changes[j] if j % 2 else -changes[j]
+    length += n if k % 2 else 0
+    if values != length:
+        raise ValueError(f"values must hold {length} values, got {values}")
+    return 0

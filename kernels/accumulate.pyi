@@ -1,9 +1,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-def accumulate_float32(acc: NDArray[np.float32], x: NDArray[np.float32], weight: float) -> None: ...
+def accumulate_float32(acc: NDArray[np.float64], x: NDArray[np.float32], weight: float) -> None: ...
 def accumulate_int8(
-    acc: NDArray[np.float32],
+    acc: NDArray[np.float64],
     q: NDArray[np.int8],
     scales: NDArray[np.float32],
     weight: float,
@@ -11,7 +11,7 @@ def accumulate_int8(
     block: int = 256,
 ) -> None: ...
 def accumulate_4bit(
-    acc: NDArray[np.float32],
+    acc: NDArray[np.float64],
     packed: NDArray[np.uint8],
     scales: NDArray[np.float32],
     weight: float,
@@ -19,7 +19,7 @@ def accumulate_4bit(
     block: int = 256,
 ) -> None: ...
 def accumulate_2bit(
-    acc: NDArray[np.float32],
+    acc: NDArray[np.float64],
     packed: NDArray[np.uint8],
     scales: NDArray[np.float32],
     weight: float,
@@ -27,7 +27,7 @@ def accumulate_2bit(
     block: int = 256,
 ) -> None: ...
 def accumulate_1bit(
-    acc: NDArray[np.float32],
+    acc: NDArray[np.float64],
     packed: NDArray[np.uint8],
     scales: NDArray[np.float32],
     weight: float,
@@ -35,13 +35,13 @@ def accumulate_1bit(
     block: int = 256,
 ) -> None: ...
 def accumulate_sparse(
-    acc: NDArray[np.float32], indices: NDArray[np.int32], values: NDArray[np.float32], weight: float
+    acc: NDArray[np.float64], indices: NDArray[np.int32], values: NDArray[np.float32], weight: float
 ) -> None: ...
 def accumulate_runs(
-    acc: NDArray[np.float32], changes: NDArray[np.int32], values: NDArray[np.float32], weight: float
+    acc: NDArray[np.float64], changes: NDArray[np.int32], values: NDArray[np.float32], weight: float
 ) -> None: ...
 def accumulate_sparse_int8(
-    acc: NDArray[np.float32],
+    acc: NDArray[np.float64],
     indices: NDArray[np.int32],
     q: NDArray[np.int8],
     scales: NDArray[np.float32],
@@ -50,7 +50,7 @@ def accumulate_sparse_int8(
     block: int = 256,
 ) -> None: ...
 def accumulate_rows(
-    acc: NDArray[np.float32], rows: NDArray[np.int32], values: NDArray[np.float32], weight: float
+    acc: NDArray[np.float64], rows: NDArray[np.int32], values: NDArray[np.float32], weight: float
 ) -> None: ...
 def accumulate_levels(
     acc: NDArray[np.int32] | NDArray[np.int64], q: NDArray[np.int8], weight: int = 1

@@ -1,9 +1,10 @@
-"""Running sums over a cohort's updates: one pass over memory an update, in the order of the calls.
+"""Running sums over a cohort's updates: one pass over memory an update, the same bytes in any order.
 
-In float32 multiplication and addition round separately (never fused), so that a sum is the same bytes on every
-processor and in the numpy twin of reference_accumulate.py; NaN and infinity travel as IEEE 754 says. Integer sums
-are exact. Whatever is refused with ValueError leaves the sum as it was. A block's `weight * scale` is rounded to
-float32 once. What is added must not overlap the sum.
+A sum is float64, and each term is rounded to a multiple of 2^-32 before it is added (never fused): while the
+magnitudes that meet at a place stay below 2^21, nothing is rounded any more, so that updates may be added in any
+order and by any number of workers, whose sums are added in turn. Beyond, a sum rounds as floats do; NaN and infinity
+travel as IEEE 754 says. The numpy twin of reference_accumulate.py gives the same bytes. Integer sums are exact.
+Whatever is refused with ValueError leaves the sum as it was. What is added must not overlap the sum.
 """
 
 from libc.math cimport fabs, isfinite, sqrt
@@ -11,11 +12,11 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
 
 from _accumulate cimport (
-    kb_accumulate_1bit, kb_accumulate_2bit, kb_accumulate_4bit, kb_accumulate_float32, kb_accumulate_int8,
-    kb_accumulate_rows, kb_accumulate_runs, kb_accumulate_sparse, kb_accumulate_sparse_int8,
+    kb_accumulate_float32, kb_accumulate_rows, kb_accumulate_runs, kb_accumulate_sparse, kb_accumulate_sparse_int8,
+    kb_levels_1bit, kb_levels_2bit, kb_levels_4bit, kb_levels_int8,
 )
 from _blocks cimport check_packed, check_scales
-from _indices cimport check_indices
+from _indices cimport check_indices, check_runs
 
 cdef extern from "integer_simd.h" nogil:
     int kb_sum_int32(int64_t n, int32_t weight, const int8_t *q, int32_t *acc)
@@ -42,63 +43,63 @@ cdef int check_length(str name, int64_t size, int64_t wanted) except -1:
     return 0
 
 
-def accumulate_float32(float[::1] acc, const float[::1] x, double weight):
-    """acc (P,) += float32(weight) * x. Raises ValueError if the lengths differ."""
+def accumulate_float32(double[::1] acc, const float[::1] x, double weight):
+    """acc (P,) float64 += weight * x. Raises ValueError if the lengths differ."""
     cdef int64_t n = acc.shape[0]
     check_length("x", x.shape[0], n)
     if n > 0:
         with nogil:
-            kb_accumulate_float32(n, <float>weight, &x[0], &acc[0])
+            kb_accumulate_float32(n, weight, &x[0], &acc[0])
 
 
-def accumulate_int8(float[::1] acc, const int8_t[::1] q, const float[::1] scales, double weight, *, int block=256):
-    """acc (P,) += weight * scale * q for what `quantize_int8` gave. Raises ValueError if the lengths do not fit."""
+def accumulate_int8(double[::1] acc, const int8_t[::1] q, const float[::1] scales, double weight, *, int block=256):
+    """acc (P,) float64 += weight * scale * q for what `quantize_int8` gave. Raises ValueError if the lengths do not fit."""
     cdef int64_t n = acc.shape[0]
     check_length("q", q.shape[0], n)
     check_scales(n, block, 1, scales)
     if n > 0:
         with nogil:
-            kb_accumulate_int8(n, block, True, weight, &q[0], &scales[0], &acc[0])
+            kb_levels_int8(n, block, weight, &q[0], &scales[0], NULL, &acc[0])
 
 
 def accumulate_4bit(
-    float[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
+    double[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
 ):
-    """acc (P,) += weight * scale * level for what `quantize_4bit` gave; refuses what `dequantize_4bit` refuses."""
+    """acc (P,) float64 += weight * scale * level for what `quantize_4bit` gave; refuses what `dequantize_4bit` refuses."""
     cdef int64_t n = acc.shape[0]
     check_scales(n, block, 2, scales)
     check_packed(n, 2, packed)
     if n > 0:
         with nogil:
-            kb_accumulate_4bit(n, block, True, weight, &packed[0], &scales[0], &acc[0])
+            kb_levels_4bit(n, block, weight, &packed[0], &scales[0], NULL, &acc[0])
 
 
 def accumulate_2bit(
-    float[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
+    double[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
 ):
-    """acc (P,) += weight * scale * level for what `quantize_2bit` gave; refuses what `dequantize_2bit` refuses."""
+    """acc (P,) float64 += weight * scale * level for what `quantize_2bit` gave; refuses what `dequantize_2bit` refuses."""
     cdef int64_t n = acc.shape[0]
     check_scales(n, block, 4, scales)
     check_packed(n, 4, packed)
     if n > 0:
         with nogil:
-            kb_accumulate_2bit(n, block, True, weight, &packed[0], &scales[0], &acc[0])
+            kb_levels_2bit(n, block, weight, &packed[0], &scales[0], NULL, &acc[0])
 
 
 def accumulate_1bit(
-    float[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
+    double[::1] acc, const uint8_t[::1] packed, const float[::1] scales, double weight, *, int block=256
 ):
-    """acc (P,) += weight * ±scale for what `quantize_1bit` or `quantize_sign` gave; refuses what `dequantize_1bit` refuses."""
+    """acc (P,) float64 += weight * ±scale for what `quantize_1bit` or `quantize_sign` gave; refuses what `dequantize_1bit` refuses."""
     cdef int64_t n = acc.shape[0]
     check_scales(n, block, 8, scales)
     check_packed(n, 8, packed)
     if n > 0:
         with nogil:
-            kb_accumulate_1bit(n, block, True, weight, &packed[0], &scales[0], &acc[0])
+            kb_levels_1bit(n, block, weight, &packed[0], &scales[0], NULL, &acc[0])
 
 
-def accumulate_sparse(float[::1] acc, const int32_t[::1] indices, const float[::1] values, double weight):
-    """acc (P,)[indices] += float32(weight) * values, indices and values (K,).
+def accumulate_sparse(double[::1] acc, const int32_t[::1] indices, const float[::1] values, double weight):
+    """acc (P,) float64 [indices] += weight * values, indices and values (K,).
 
     Raises ValueError unless the indices ascend strictly within [0, P).
     """
@@ -107,28 +108,24 @@ def accumulate_sparse(float[::1] acc, const int32_t[::1] indices, const float[::
     check_indices("indices", indices, acc.shape[0])
     if k > 0:
         with nogil:
-            kb_accumulate_sparse(k, <float>weight, &indices[0], &values[0], &acc[0])
+            kb_accumulate_sparse(k, weight, &indices[0], &values[0], &acc[0])
 
 
-def accumulate_runs(float[::1] acc, const int32_t[::1] changes, const float[::1] values, double weight):
-    """acc (P,) += float32(weight) * values, in turn, from the first of `changes` (K,) up to before the second, from
+def accumulate_runs(double[::1] acc, const int32_t[::1] changes, const float[::1] values, double weight):
+    """acc (P,) float64 += weight * values, in turn, from the first of `changes` (K,) up to before the second, from
     the third up to before the fourth, and so on; to the end of `acc` if K is odd.
 
     Raises ValueError unless the changes ascend strictly within [0, P) and there is a value for each place.
     """
-    cdef int64_t n = acc.shape[0], k = changes.shape[0], length = 0, j
-    check_indices("changes", changes, n)
-    with nogil:
-        for j in range(k):
-            length += changes[j] if j % 2 else -changes[j]
-    check_length("values", values.shape[0], length + (n if k % 2 else 0))
+    cdef int64_t n = acc.shape[0], k = changes.shape[0]
+    check_runs(changes, values.shape[0], n)
     if k > 0:
         with nogil:
-            kb_accumulate_runs(n, k, <float>weight, &changes[0], &values[0], &acc[0])
+            kb_accumulate_runs(n, k, weight, &changes[0], &values[0], &acc[0])
 
 
 def accumulate_sparse_int8(
-    float[::1] acc,
+    double[::1] acc,
     const int32_t[::1] indices,
     const int8_t[::1] q,
     const float[::1] scales,
@@ -136,7 +133,7 @@ def accumulate_sparse_int8(
     *,
     int block=256,
 ):
-    """acc (P,)[indices] += weight * scale * q, indices and q (K,), a scale for each `block` of the K levels.
+    """acc (P,) float64 [indices] += weight * scale * q, indices and q (K,), a scale for each `block` of the K levels.
 
     Raises ValueError unless the indices ascend strictly within [0, P) and the lengths fit.
     """
@@ -149,8 +146,8 @@ def accumulate_sparse_int8(
             kb_accumulate_sparse_int8(k, block, weight, &indices[0], &q[0], &scales[0], &acc[0])
 
 
-def accumulate_rows(float[:, ::1] acc, const int32_t[::1] rows, const float[:, ::1] values, double weight):
-    """acc (V, E)[rows] += float32(weight) * values (R, E) for what `gather_rows` gave.
+def accumulate_rows(double[:, ::1] acc, const int32_t[::1] rows, const float[:, ::1] values, double weight):
+    """acc (V, E) float64 [rows] += weight * values (R, E) for what `gather_rows` gave.
 
     Raises ValueError unless the rows (R,) ascend strictly within [0, V) and the shapes fit.
     """
@@ -160,7 +157,7 @@ def accumulate_rows(float[:, ::1] acc, const int32_t[::1] rows, const float[:, :
     check_indices("rows", rows, acc.shape[0])
     if count > 0 and width > 0:
         with nogil:
-            kb_accumulate_rows(count, width, <float>weight, &rows[0], &values[0, 0], &acc[0, 0])
+            kb_accumulate_rows(count, width, weight, &rows[0], &values[0, 0], &acc[0, 0])
 
 
 def accumulate_levels(whole[::1] acc, const int8_t[::1] q, int64_t weight=1):

@@ -14,7 +14,7 @@ from libc.stdint cimport int8_t, int64_t, uint8_t, uint64_t
 
 import numpy as np
 
-from _accumulate cimport kb_accumulate_1bit, kb_accumulate_2bit, kb_accumulate_4bit, kb_accumulate_int8
+from _accumulate cimport kb_levels_1bit, kb_levels_2bit, kb_levels_4bit, kb_levels_int8
 from _blocks cimport blocks_of, check_packed, check_scales
 
 cdef extern from "quantize_simd.h" nogil:
@@ -139,7 +139,7 @@ def dequantize_int8(const int8_t[::1] q, const float[::1] scales, *, int block=2
     cdef float[::1] out_view = out
     if n > 0:
         with nogil:
-            kb_accumulate_int8(n, block, False, 1, &q[0], &scales[0], &out_view[0])
+            kb_levels_int8(n, block, 1, &q[0], &scales[0], &out_view[0], NULL)
     return out
 
 
@@ -154,7 +154,7 @@ def dequantize_4bit(const uint8_t[::1] packed, const float[::1] scales, *, int64
     cdef float[::1] out_view = out
     if size > 0:
         with nogil:
-            kb_accumulate_4bit(size, block, False, 1, &packed[0], &scales[0], &out_view[0])
+            kb_levels_4bit(size, block, 1, &packed[0], &scales[0], &out_view[0], NULL)
     return out
 
 
@@ -169,7 +169,7 @@ def dequantize_2bit(const uint8_t[::1] packed, const float[::1] scales, *, int64
     cdef float[::1] out_view = out
     if size > 0:
         with nogil:
-            kb_accumulate_2bit(size, block, False, 1, &packed[0], &scales[0], &out_view[0])
+            kb_levels_2bit(size, block, 1, &packed[0], &scales[0], &out_view[0], NULL)
     return out
 
 
@@ -184,5 +184,5 @@ def dequantize_1bit(const uint8_t[::1] packed, const float[::1] scales, *, int64
     cdef float[::1] out_view = out
     if size > 0:
         with nogil:
-            kb_accumulate_1bit(size, block, False, 1, &packed[0], &scales[0], &out_view[0])
+            kb_levels_1bit(size, block, 1, &packed[0], &scales[0], &out_view[0], NULL)
     return out

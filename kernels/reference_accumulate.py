@@ -4,6 +4,7 @@ import numpy as np
 
 from kbdfl.kernels.reference_quantize import unpack_1bit, unpack_2bit, unpack_4bit
 
+GRID = 1.5 * 2.0**20  # the last bit of a float64 near it is 2^-32
 SUM_LANES = 32
 FOURS = 16
 JUST_INSIDE = 1 - 2.0**-22
@@ -11,21 +12,21 @@ SMALLEST_FACTOR = 2.0**-126
 
 
 def accumulate_float32(acc: np.ndarray, x: np.ndarray, weight: float) -> None:
-    """acc (P,) += float32(weight) * x."""
-    acc += np.float32(weight) * x
+    """acc (P,) += weight * x."""
+    acc += _on_grid(weight * x.astype(np.float64))
 
 
 def accumulate_int8(
     acc: np.ndarray, q: np.ndarray, scales: np.ndarray, weight: float, *, block: int = 256
 ) -> None:
-    """acc (P,) += float32(weight * scale) * q."""
+    """acc (P,) += weight * scale * q."""
     acc += _weighted(q, scales, weight, block)
 
 
 def accumulate_4bit(
     acc: np.ndarray, packed: np.ndarray, scales: np.ndarray, weight: float, *, block: int = 256
 ) -> None:
-    """acc (P,) += float32(weight * scale) * level."""
+    """acc (P,) += weight * scale * level."""
     acc += _weighted(unpack_4bit(packed, acc.size), scales, weight, block)
 
 
@@ -39,19 +40,19 @@ def accumulate_2bit(
 def accumulate_1bit(
     acc: np.ndarray, packed: np.ndarray, scales: np.ndarray, weight: float, *, block: int = 256
 ) -> None:
-    """acc (P,) += ±float32(weight * scale)."""
+    """acc (P,) += ±weight * scale."""
     acc += _weighted(unpack_1bit(packed, acc.size), scales, weight, block)
 
 
 def accumulate_sparse(acc: np.ndarray, indices: np.ndarray, values: np.ndarray, weight: float) -> None:
-    """acc (P,)[indices] += float32(weight) * values; the indices (K,) are distinct."""
-    acc[indices] += np.float32(weight) * values
+    """acc (P,)[indices] += weight * values; the indices (K,) are distinct."""
+    acc[indices] += _on_grid(weight * values.astype(np.float64))
 
 
 def accumulate_runs(acc: np.ndarray, changes: np.ndarray, values: np.ndarray, weight: float) -> None:
-    """acc += float32(weight) * values where an odd number of the ascending `changes` lies at or before a place."""
+    """acc += weight * values where an odd number of the ascending `changes` lies at or before a place."""
     there = np.cumsum(np.isin(np.arange(acc.size), changes)) % 2 == 1
-    acc[there] += np.float32(weight) * values
+    acc[there] += _on_grid(weight * values.astype(np.float64))
 
 
 def accumulate_sparse_int8(
@@ -63,13 +64,13 @@ def accumulate_sparse_int8(
     *,
     block: int = 256,
 ) -> None:
-    """acc (P,)[indices] += float32(weight * scale) * q; the indices (K,) are distinct."""
+    """acc (P,)[indices] += weight * scale * q; the indices (K,) are distinct."""
     acc[indices] += _weighted(q, scales, weight, block)
 
 
 def accumulate_rows(acc: np.ndarray, rows: np.ndarray, values: np.ndarray, weight: float) -> None:
-    """acc (V, E)[rows] += float32(weight) * values (R, E); the rows (R,) are distinct."""
-    acc[rows] += np.float32(weight) * values
+    """acc (V, E)[rows] += weight * values (R, E); the rows (R,) are distinct."""
+    acc[rows] += _on_grid(weight * values.astype(np.float64))
 
 
 def accumulate_levels(acc: np.ndarray, q: np.ndarray, weight: int = 1) -> None:
@@ -124,5 +125,9 @@ def _root_of_sum(squares: np.ndarray) -> float:
 
 
 def _weighted(q: np.ndarray, scales: np.ndarray, weight: float, block: int) -> np.ndarray:
-    steps = (weight * scales.astype(np.float64)).astype(np.float32)
-    return q.astype(np.float32) * np.repeat(steps, block)[: q.size]
+    steps = weight * scales.astype(np.float64)
+    return _on_grid(q * np.repeat(steps, block)[: q.size])
+
+
+def _on_grid(terms: np.ndarray) -> np.ndarray:
+    return (terms + GRID) - GRID

@@ -25,3 +25,10 @@ def shared_indices(n: int, k: int, seed: int) -> np.ndarray:
 def gather_rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """x (V, E)[rows], (R, E)."""
     return x[rows]
+
+
+def scatter_runs(changes: np.ndarray, values: np.ndarray, *, size: int) -> np.ndarray:
+    """(size,): the values where an odd number of the ascending `changes` lies at or before a place, else 0."""
+    out = np.zeros(size, np.float32)
+    out[np.cumsum(np.isin(np.arange(size), changes)) % 2 == 1] = values
+    return out

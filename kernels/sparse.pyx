@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 
 import numpy as np
 
-from _indices cimport check_indices
+from _indices cimport check_indices, check_runs
 
 cdef extern from "largest_simd.h" nogil:
     int64_t CHUNK
@@ -85,4 +85,23 @@ def gather_rows(const float[:, ::1] x, const int32_t[::1] rows):
         with nogil:
             for r in range(count):
                 memcpy(&out_view[r, 0], &x[rows[r], 0], width * sizeof(float))
+    return out
+
+
+def scatter_runs(const int32_t[::1] changes, const float[::1] values, *, int64_t size):
+    """float32 (size,): `values`, in turn, from the first of `changes` (K,) up to before the second, from the third up
+    to before the fourth, and so on, to the end if K is odd; zeros elsewhere.
+
+    Raises ValueError unless the changes ascend strictly within [0, size) and there is a value for each place.
+    """
+    cdef int64_t k = changes.shape[0], read = 0, length, j
+    check_runs(changes, values.shape[0], size)
+    out = np.zeros(size, np.float32)
+    cdef float[::1] out_view = out
+    if values.shape[0] > 0:
+        with nogil:
+            for j in range(0, k, 2):
+                length = (changes[j + 1] if j + 1 < k else size) - changes[j]
+                memcpy(&out_view[changes[j]], &values[read], length * sizeof(float))
+                read += length
     return out

@@ -1,8 +1,12 @@
-"""A round's reports on their way to one mean update: a running sum, or all of them kept for a robust mean."""
+"""A round's reports on their way to one mean update: a running sum, or all of them kept for a robust mean.
+
+Neither depends on the order of the reports: sums are exact (`kbdfl.kernels.accumulate`), so that a part of them may be
+made elsewhere, and what is kept is put in order.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -20,6 +24,8 @@ class Mean:
         """How many reports it needs."""
         return 1
 
+
+WEIGHT_STEP = 2.0**-32
 
 Robust = Median | TrimmedMean | Krum
 Aggregate = Mean | Robust
@@ -45,7 +51,7 @@ def gather(
 ) -> Gathering:
     """An empty round for updates of `size` values, none of which counts as longer than `norm_bound`; 0 = no bound."""
     if isinstance(aggregate, Mean):
-        return _Sum(transforms, size, norm_bound)
+        return RunningSum(transforms, size, norm_bound)
     return _Kept(aggregate, transforms, size, norm_bound)
 
 
@@ -55,8 +61,8 @@ def bounding_factor(delta: np.ndarray, norm_bound: float) -> float:
     return norm_bound / norm if norm > norm_bound else 1.0
 
 
-class _Sum:
-    """Adds every update once, in order of arrival.
+class RunningSum:
+    """Adds every update once; `count` says how many. See `Gathering`.
 
         mean = sum(scale_i weight_i update_i) / sum(weight_i)
 
@@ -65,7 +71,9 @@ class _Sum:
 
     def __init__(self, transforms: Sequence[Transform], size: int, norm_bound: float) -> None:
         self._transforms, self._norm_bound = transforms, norm_bound
-        self._total, self._weight = np.zeros(size, np.float32), 0.0
+        self._total = np.zeros(size)
+        self._weight = 0  # in steps of WEIGHT_STEP: whole numbers add up exactly
+        self.count = 0
 
     def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
         factor = scale
@@ -73,10 +81,17 @@ class _Sum:
             delta = decode_chain(self._transforms, update, self._total.size, draws)
             factor *= bounding_factor(delta, self._norm_bound)
         accumulate_chain(self._transforms, update, draws, weight=weight * factor, acc=self._total)
-        self._weight += weight
+        self._weight += round(weight / WEIGHT_STEP)
+        self.count += 1
+
+    def merge(self, other: Self) -> None:
+        """Count all that `other` has added, of the same round."""
+        self._total += other._total
+        self._weight += other._weight
+        self.count += other.count
 
     def mean(self) -> np.ndarray:
-        return self._total / np.float32(self._weight)
+        return (self._total / (self._weight * WEIGHT_STEP)).astype(np.float32)
 
 
 class _Kept:

@@ -127,11 +127,11 @@ class Krum:
 
     def combine(self, cohort: Cohort) -> np.ndarray:
         """float32 (P,)."""
-        total, chosen = np.zeros(cohort.size, np.float32), self.chosen(cohort)
+        total, chosen = np.zeros(cohort.size), self.chosen(cohort)
         for place in chosen:
             update, draws = cohort.updates[place], cohort.draws[place]
             accumulate_chain(cohort.transforms, update, draws, weight=cohort.factors[place], acc=total)
-        return total / np.float32(len(chosen))
+        return (total / len(chosen)).astype(np.float32)
 
 
 def squared_distances(cohort: Cohort) -> np.ndarray:

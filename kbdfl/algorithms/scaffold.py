@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kbdfl.algorithms.aggregate import bounding_factor
+from kbdfl.algorithms.aggregate import WEIGHT_STEP, bounding_factor
 from kbdfl.algorithms.server import State
+from kbdfl.kernels.accumulate import accumulate_float32
 from kbdfl.transform import Draws, Transform, Update, decode_chain
 
 CONTROL_STATE = ("control", "control_weight")  # of the server, beside its rule's
@@ -57,7 +58,7 @@ class ServerControl:
 
     mean    float32 (P,), c
     weight  of all phones in it
-    change  float32 (P,), the sum of weight times change
+    change  float64 (P,), the sum of weight times change, exact
     joined  the weight of the phones that are new
     """
 
@@ -71,7 +72,7 @@ class ServerControl:
         """From what `state` or `renew` gave; read-only, for it goes out as it is."""
         mean = state["control"]
         mean.setflags(write=False)
-        return cls(mean, float(state["control_weight"][0]), np.zeros_like(mean))
+        return cls(mean, float(state["control_weight"][0]), np.zeros(len(mean)))
 
     @staticmethod
     def begin(size: int) -> State:
@@ -80,13 +81,13 @@ class ServerControl:
 
     def add(self, change: np.ndarray, *, weight: float, first: bool) -> None:
         """Count a phone's c_i+ - c_i; `first` if the server never saw a c_i of it, which then changed from zero."""
-        self.change += np.float32(weight) * change
-        self.joined += weight if first else 0.0
+        accumulate_float32(self.change, change, weight)
+        self.joined += round(weight / WEIGHT_STEP) * WEIGHT_STEP if first else 0.0  # exact, as the sum is
 
     def renew(self) -> State:
         """c with all changes in it, as the arrays that a store keeps; nothing is changed here."""
         weight = self.weight + self.joined
         if weight == 0:
             return {"control": self.mean, "control_weight": np.zeros(1, np.float64)}
-        mean = (np.float32(self.weight) * self.mean + self.change) / np.float32(weight)
-        return {"control": mean, "control_weight": np.array([weight], np.float64)}
+        mean = (self.weight * self.mean.astype(np.float64) + self.change) / weight
+        return {"control": mean.astype(np.float32), "control_weight": np.array([weight], np.float64)}

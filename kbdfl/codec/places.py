@@ -13,7 +13,7 @@ import numpy as np
 from kbdfl.codec.packed import Int4
 from kbdfl.errors import ConfigError, WireError
 from kbdfl.kernels.accumulate import accumulate_runs, accumulate_sparse
-from kbdfl.kernels.sparse import topk
+from kbdfl.kernels.sparse import scatter_runs, topk
 from kbdfl.transform import (
     DELTA,
     VALUES,
@@ -190,9 +190,7 @@ class Nonzero(Transform):
         (packed, values), rest = split_sections(update, {"changes": np.uint8, "delta": np.float32})
         changes = unpack_places(packed, size)
         check_size(values.size, _length(changes, size))
-        vector = np.zeros(size, np.float32)
-        accumulate_runs(vector, changes, values, 1.0)
-        return decoded(vector, rest)
+        return decoded(scatter_runs(changes, values, size=size), rest)
 
     def accumulate(self, update: Update, draws: Draws, *, weight: float, acc: np.ndarray) -> None:
         packed, values = take_sections(update, {"changes": np.uint8, "delta": np.float32})

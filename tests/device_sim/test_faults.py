@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from kbdfl.algorithms import Algorithm, ClientRule, FedAvg, FedBuff
+from kbdfl.algorithms.aggregate import WEIGHT_STEP
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.audit import InvariantBroken
 from kbdfl.device_sim.faults import STORM, Storm
@@ -96,8 +97,8 @@ def test_the_watch_sees_a_report_that_is_counted_twice(storm, monkeypatch):
 
 def test_the_watch_sees_a_sum_that_is_off(storm, monkeypatch):
     monkeypatch.setattr(
-        "kbdfl.algorithms.aggregate._Sum.mean",
-        lambda self: self._total / np.float32(self._weight + 1.0),
+        "kbdfl.algorithms.aggregate.RunningSum.mean",
+        lambda self: (self._total / (self._weight * WEIGHT_STEP + 1)).astype(np.float32),
     )
     with pytest.raises(InvariantBroken, match="is off by"):
         storm(2)

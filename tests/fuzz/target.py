@@ -34,7 +34,7 @@ def read_report(data: bytes, size: int) -> None:
     assert delta.shape == (size,)
     if report.control is not None:
         decode_chain(chain, report.control, size, DRAWS)
-    total = np.ones(size, np.float32)
+    total = np.ones(size)
     accumulate_chain(chain, report.update, DRAWS, weight=0.5, acc=total)
     np.testing.assert_allclose(total, 1 + 0.5 * delta, rtol=1e-5, atol=1e-5 * np.abs(delta).max(initial=1))
 

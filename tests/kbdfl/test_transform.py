@@ -60,8 +60,8 @@ CHAINS = [
 def test_accumulating_a_chain_adds_what_decoding_it_gives(chain):
     check_chain(chain)
     update = encode_chain(chain, vector(3000), DRAWS)
-    acc = vector(3000, 2)
-    expected = acc + np.float32(2.5) * decode_chain(chain, update, 3000, DRAWS)
+    acc = vector(3000, 2).astype(np.float64)
+    expected = acc + 2.5 * decode_chain(chain, update, 3000, DRAWS)
     accumulate_chain(chain, update, DRAWS, weight=2.5, acc=acc)
     np.testing.assert_allclose(acc, expected, rtol=1e-6, atol=1e-6)
 
@@ -87,7 +87,7 @@ def test_encoding_leaves_the_delta_alone_and_follows_the_seed(chain):
 @pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: "-".join(step.name for step in chain))
 def test_an_update_of_another_size_is_refused_and_leaves_the_sum_alone(chain):
     update = encode_chain(chain, vector(100), DRAWS)
-    acc = np.zeros(150, np.float32)
+    acc = np.zeros(150)
     with pytest.raises(WireError, match=r"values|outliers"):
         decode_chain(chain, update, 150, DRAWS)
     with pytest.raises(WireError, match=r"values|outliers"):

@@ -18,6 +18,11 @@ def vector(size, seed):
     return np.random.default_rng(seed).standard_normal(size).astype(np.float32)
 
 
+def running(size, seed):
+    """A sum so far, float64."""
+    return vector(size, seed).astype(np.float64)
+
+
 def subset(n, k, seed):
     """k of n indices, int32, ascending."""
     return np.sort(np.random.default_rng(seed).choice(n, k, replace=False)).astype(np.int32)
@@ -41,19 +46,19 @@ def agrees_with_twin(name, acc, *arguments, **options):
 @given(size=SIZES, seed=SEEDS, weight=WEIGHTS, block=st.sampled_from([8, 256, 1000]))
 def test_accumulating_levels_gives_the_bytes_of_the_numpy_twin(form, size, seed, weight, block):
     encoded = getattr(quantize, f"quantize_{form}")(vector(size, seed), block=block, seed=seed)
-    agrees_with_twin(f"accumulate_{form}", vector(size, seed + 1), *frozen(*encoded), weight, block=block)
+    agrees_with_twin(f"accumulate_{form}", running(size, seed + 1), *frozen(*encoded), weight, block=block)
 
 
 @given(size=SIZES, seed=SEEDS, weight=WEIGHTS, block=st.sampled_from([1, 7]))
 def test_int8_blocks_may_have_any_length(size, seed, weight, block):
     encoded = quantize.quantize_int8(vector(size, seed), block=block, seed=seed)
-    agrees_with_twin("accumulate_int8", vector(size, seed + 1), *encoded, weight, block=block)
+    agrees_with_twin("accumulate_int8", running(size, seed + 1), *encoded, weight, block=block)
 
 
 @given(size=SIZES, start=st.integers(0, 15), seed=SEEDS, weight=WEIGHTS)
 def test_accumulating_float32_gives_the_bytes_of_the_numpy_twin(size, start, seed, weight):
     agrees_with_twin(
-        "accumulate_float32", vector(size + start, seed + 1)[start:], *frozen(vector(size, seed)), weight
+        "accumulate_float32", running(size + start, seed + 1)[start:], *frozen(vector(size, seed)), weight
     )
 
 
@@ -63,8 +68,8 @@ def test_sparse_sums_give_the_bytes_of_the_numpy_twin(size, share, seed, weight,
     values = vector(indices.size, seed)
     q, scales = quantize.quantize_int8(values, block=block, seed=seed)
     frozen(indices, values, q, scales)
-    agrees_with_twin("accumulate_sparse", vector(size, seed + 1), indices, values, weight)
-    acc = vector(size, seed + 1)
+    agrees_with_twin("accumulate_sparse", running(size, seed + 1), indices, values, weight)
+    acc = running(size, seed + 1)
     agrees_with_twin("accumulate_sparse_int8", acc, indices, q, scales, weight, block=block)
 
 
@@ -72,7 +77,7 @@ def test_sparse_sums_give_the_bytes_of_the_numpy_twin(size, share, seed, weight,
 def test_accumulating_rows_gives_the_bytes_of_the_numpy_twin(rows, width, share, seed, weight):
     chosen = subset(rows, int(share * rows), seed)
     values = vector(chosen.size * width, seed).reshape(chosen.size, width)
-    acc = vector(rows * width, seed + 1).reshape(rows, width)
+    acc = running(rows * width, seed + 1).reshape(rows, width)
     agrees_with_twin("accumulate_rows", acc, *frozen(chosen, values), weight)
 
 
@@ -81,11 +86,39 @@ def test_accumulating_runs_gives_the_bytes_of_the_numpy_twin(size, count, seed, 
     changes = subset(size, min(count, size), seed)
     there = np.cumsum(np.isin(np.arange(size), changes)) % 2 == 1
     values = vector(int(there.sum()), seed)
-    agrees_with_twin("accumulate_runs", vector(size, seed + 1), *frozen(changes, values), weight)
+    agrees_with_twin("accumulate_runs", running(size, seed + 1), *frozen(changes, values), weight)
+
+
+@given(seed=SEEDS, count=st.integers(1, 12), workers=st.integers(1, 4))
+def test_a_sum_is_the_same_bytes_in_any_order_and_by_any_number_of_workers(seed, count, workers):
+    random = np.random.default_rng(seed)
+    updates = [vector(300, seed + i) * np.float32(10.0 ** random.integers(-6, 3)) for i in range(count)]
+    weights = random.uniform(0.01, 200, count)
+    indices = subset(300, 40, seed)
+
+    def add(acc, i):
+        accumulate.accumulate_float32(acc, updates[i], weights[i])
+        accumulate.accumulate_sparse(acc, indices, updates[i][:40], weights[i])
+        for form in FORMS:
+            encoded = getattr(quantize, f"quantize_{form}")(updates[i], seed=i)
+            getattr(accumulate, f"accumulate_{form}")(acc, *encoded, weights[i])
+
+    whole, parts = np.zeros(300), np.zeros((workers, 300))
+    for i in range(count):
+        add(whole, i)
+    for i in random.permutation(count):
+        add(parts[random.integers(workers)], i)
+    np.testing.assert_array_equal(parts.sum(axis=0), whole)
+
+
+def test_a_term_is_rounded_to_the_grid_and_no_further():
+    acc = np.zeros(4)
+    accumulate.accumulate_float32(acc, np.array([2**-33, 3 * 2**-33, -(2**-32), 1 + 2**-23], np.float32), 1)
+    np.testing.assert_array_equal(acc, [0, 2**-31, -(2**-32), 1 + 2**-23])
 
 
 def test_runs_that_do_not_fit_are_refused_and_leave_the_sum_alone():
-    acc = vector(10, 1)
+    acc = running(10, 1)
     before = acc.copy()
     for changes, size, reason in (
         ([2, 5], 4, "values must hold 3 values, got 4"),
@@ -136,11 +169,11 @@ def test_an_integer_sum_reaches_its_ends_and_no_further(dtype):
 
 def test_not_a_number_and_infinity_travel_through_float_sums():
     for x in (np.nan, np.inf):
-        acc, values = np.zeros(3, np.float32), np.array([1, x], np.float32)
+        acc, values = np.zeros(3), np.array([1, x], np.float32)
         accumulate.accumulate_sparse(acc, np.array([0, 2], np.int32), values, 2)
-        np.testing.assert_array_equal(acc, np.array([2, 0, x], np.float32))
+        np.testing.assert_array_equal(acc, np.array([2, 0, x]))
         accumulate.accumulate_float32(acc, np.array([0, x, 0], np.float32), 1)
-        np.testing.assert_array_equal(acc, np.array([2, x, x], np.float32))
+        np.testing.assert_array_equal(acc, np.array([2, x, x]))
 
 
 @given(size=SIZES, seed=SEEDS, factor=WEIGHTS)
@@ -225,13 +258,14 @@ def test_threads_give_the_bytes_of_one_thread():
     indices = subset(30_001, 500, 1)
 
     def total(base):
-        acc = np.full(30_001, base, np.float32)
+        acc = np.full(30_001, base, np.float64)
         for weight, update in enumerate(updates):
             accumulate.accumulate_float32(acc, update, weight)
             accumulate.accumulate_sparse(acc, indices, update[:500], weight)
             for form in FORMS:
                 getattr(accumulate, f"accumulate_{form}")(acc, *encoded[form][weight], weight)
-        return acc, accumulate.norm_clip(acc, 1, out=acc)
+        mean = acc.astype(np.float32)
+        return acc, accumulate.norm_clip(mean, 1, out=mean)
 
     alone = [total(base) for base in range(6)]
     with ThreadPoolExecutor(3) as pool:
@@ -244,7 +278,7 @@ def test_threads_give_the_bytes_of_one_thread():
 def test_lengths_that_do_not_fit_are_refused_and_leave_the_sum_alone():
     q, scales = quantize.quantize_int8(vector(1000, 1), seed=0)
     packed, _ = quantize.quantize_4bit(vector(1000, 1), seed=0)
-    acc = vector(1000, 2)
+    acc = running(1000, 2)
     before = acc.copy()
     with pytest.raises(ValueError, match="q must hold 1000 values, got 999"):
         accumulate.accumulate_int8(acc, q[:999], scales, 1)
@@ -277,7 +311,7 @@ def test_lengths_that_do_not_fit_are_refused_and_leave_the_sum_alone():
 )
 def test_indices_that_would_leave_the_sum_are_refused(indices, reason):
     indices = np.array(indices, np.int32)
-    acc, values, scales = vector(10, 1), np.ones(2, np.float32), np.ones(1, np.float32)
+    acc, values, scales = running(10, 1), np.ones(2, np.float32), np.ones(1, np.float32)
     before = acc.copy()
     with pytest.raises(ValueError, match=reason):
         accumulate.accumulate_sparse(acc, indices, values, 1)
@@ -289,6 +323,6 @@ def test_indices_that_would_leave_the_sum_are_refused(indices, reason):
 
 
 def test_a_read_only_sum_is_refused():
-    (acc,) = frozen(np.zeros(10, np.float32))
+    (acc,) = frozen(np.zeros(10))
     with pytest.raises(ValueError, match="read-only"):
         accumulate.accumulate_float32(acc, vector(10, 1), 1)

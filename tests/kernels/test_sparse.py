@@ -119,9 +119,9 @@ def test_rows_that_are_gathered_go_back_to_their_place(rows, width, share, seed)
     x.flags.writeable = chosen.flags.writeable = False
     gathered = sparse.gather_rows(x, chosen)
     np.testing.assert_array_equal(gathered, reference_sparse.gather_rows(x, chosen))
-    back = np.zeros_like(x)
+    back = np.zeros(x.shape)
     accumulate.accumulate_rows(back, chosen, gathered, 1)
-    np.testing.assert_array_equal(back[chosen], x[chosen])
+    np.testing.assert_allclose(back[chosen], x[chosen], rtol=0, atol=2**-33)
     assert not np.delete(back, chosen, 0).any()
 
 
@@ -154,3 +154,24 @@ def test_threads_give_the_bytes_of_one_thread():
     for arrays, others in zip(alone, together, strict=True):
         for array, other in zip(arrays, others, strict=True):
             np.testing.assert_array_equal(array, other)
+
+
+@given(size=st.integers(1, 2000), count=st.integers(0, 40), seed=SEEDS)
+def test_scattered_runs_are_those_of_the_numpy_twin(size, count, seed):
+    changes = sparse.shared_indices(size, min(count, size), seed)
+    there = np.cumsum(np.isin(np.arange(size), changes)) % 2 == 1
+    values = vector(int(there.sum()), seed)
+    values.flags.writeable = changes.flags.writeable = False
+    expected = reference_sparse.scatter_runs(changes, values, size=size)
+    np.testing.assert_array_equal(sparse.scatter_runs(changes, values, size=size), expected)
+
+
+def test_runs_that_would_not_fit_are_refused():
+    for changes, size, reason in (
+        ([2, 5], 4, "values must hold 3 values, got 4"),
+        ([2], 7, "values must hold 8 values, got 7"),
+        ([5, 2], 3, "changes must ascend strictly"),
+        ([2, 10], 8, r"changes must lie in \[0, 10\), got 10"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            sparse.scatter_runs(np.array(changes, np.int32), vector(size, 1), size=10)

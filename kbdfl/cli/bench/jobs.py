@@ -60,8 +60,8 @@ def ours(arrays: dict[str, Any], random: Any) -> dict[str, Callable[[], object]]
 
     a, seed = arrays, int(random.integers(2**63))
     dense, size, weight = a["dense"], a["dense"].size, a["weight"]
-    acc, sums = np.zeros(size, np.float32), np.zeros(size, np.int32)
-    rows_acc = np.zeros_like(a["table"])
+    acc, sums = np.zeros(size), np.zeros(size, np.int32)
+    rows_acc = np.zeros(a["table"].shape)
     words, words_32 = a["words"].copy(), a["words"].copy()
     out = np.empty(size, np.float32)
     rule = {"limit": a["limit"], "levels": a["steps"], "bits": a["bits"], "seed": seed}

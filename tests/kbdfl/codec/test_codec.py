@@ -90,7 +90,7 @@ def int8_sections(**changes):
     ],
 )
 def test_int8_refuses_what_its_encoder_cannot_have_given(sections, message):
-    acc = np.zeros(300, np.float32)
+    acc = np.zeros(300)
     with pytest.raises(WireError, match=message):
         decode_chain((Int8(),), Update(sections), 300, DRAWS)
     with pytest.raises(WireError, match=message):
