@@ -17,6 +17,7 @@ from collections.abc import Callable
 from math import inf, nextafter
 from typing import Any
 
+from kbdfl.algorithms.aggregate import Mean, RunningSum
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.algorithms.selection import Ranking
 from kbdfl.assignment import Assignment
@@ -32,7 +33,7 @@ from kbdfl.device_sim.hours import hardware
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.tally import Tally
 from kbdfl.device_sim.traces import open_hours
-from kbdfl.device_sim.work import Done, Job, Training, Worker, perform
+from kbdfl.device_sim.work import Done, Job, Training, Worker, perform, perform_together
 from kbdfl.downlink import Held
 from kbdfl.engines import Engine, ThreadEngine
 from kbdfl.errors import ConfigError, DataError
@@ -94,6 +95,8 @@ class Simulation:
         self.tally = Tally()
         self._devices: dict[str, Device] = {}
         self._asynchronous = isinstance(mode, FedBuff)
+        plain = isinstance(config.algorithm.aggregate, Mean) and not config.algorithm.client.scaffold
+        self._together = plain and not self._asynchronous  # updates may be added up by the workers
         self._most = mode.concurrency if isinstance(mode, FedBuff) else rule.selected
         self._until_s = settings.virtual_days * DAY_S or inf
         self._wall_s = 0.0
@@ -108,7 +111,7 @@ class Simulation:
         self._store = MemoryStore()
         self._pace = stream(settings.seed, "pace")
         self._coordinate()
-        self._flight = Flight(self._engine, perform)
+        self._flight = Flight(self._engine, perform, perform_together)
 
     def rounds(self, on_round: Callable[[dict], None]) -> None:
         """Run all rounds, or as many as there is time for; `on_round` gets each one's metrics row as it closes."""
@@ -187,11 +190,16 @@ class Simulation:
         if next_s < self._flight.next_s:
             self._now = max(self._now, next_s)
             return self._closed(c.tick(self._now)) if next_s == ends_s else None
-        # Frames wait here until it is their turn, so there are few of them, however large the cohort is.
-        ahead = _AHEAD * self._engine.workers
-        if not self._asynchronous:
-            ahead = min(ahead, self._built.task.rule.cohort - c.reports)
-        job, done = self._flight.pop(ahead=ahead)
+        wanted = inf if self._asynchronous else self._built.task.rule.cohort - c.reports
+        if self._together and len(self._out) == self._most:
+            # Nobody can join any more: those that arrive next, before the first deadline, are all counted.
+            self._flight.begin_together(wanted, before_s=ends_s, algorithm=self._built.task.algorithm)
+        else:
+            # Frames wait here until it is their turn, so there are few of them, however large the cohort is.
+            self._flight.begin(min(_AHEAD * self._engine.workers, wanted))
+        job, done = self._flight.pop()
+        if sums := self._flight.sums():
+            c.merge(self._engine.combine(RunningSum.merged, sums))
         if done.frame is None:
             self.tally.drop(job.hardware.tier, "declined")
             return None  # the coordinator goes on waiting for it

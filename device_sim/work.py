@@ -6,12 +6,13 @@ on a thread, in another process or on another machine. Nothing that `perform` ne
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 
-from kbdfl.algorithms.base import chain
+from kbdfl.algorithms.aggregate import RunningSum
+from kbdfl.algorithms.base import Algorithm, chain
 from kbdfl.assignment import Assignment
 from kbdfl.device_sim.control import Control, ControlStore
 from kbdfl.device_sim.devices import Device
@@ -20,6 +21,7 @@ from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import Budget, Declined, LocalRun, has_known_word, prepare, train
 from kbdfl.engines import Shared
 from kbdfl.kernels.train import Workspace
+from kbdfl.rounds import Summed
 from kbdfl.text import Vocabulary
 from kbdfl.transform import encode_chain
 from kbdfl.wire import encode_report
@@ -65,9 +67,9 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
-    """The report frame, or None if the phone declined; and what it keeps of it once the report is counted."""
+    """The report frame, or what stands for it, or None if the phone declined; and what it keeps once it is counted."""
 
-    frame: bytes | None
+    frame: bytes | Summed | None
     control: Control | None = None
     lost: Lost | None = None
 
@@ -135,6 +137,33 @@ def perform(job: Job) -> Done:
     except Declined:
         return Done(None)
     return Done(frame, job.controls.offered, job.errors.offered)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Jobs of one round, whose updates are added up where they are made."""
+
+    jobs: Sequence[Job]
+    algorithm: Algorithm
+
+
+def perform_together(group: Group) -> tuple[list[Done], RunningSum]:
+    """Carry out all plans: what came of each, without its update, and the sum of the updates.
+
+    It is the sum that a server makes of the frames, for they are written and read as anywhere.
+    """
+    algorithm, spec = group.algorithm, group.jobs[0].assignment.coordinates.model.spec
+    total = RunningSum(algorithm.transforms, spec.size, algorithm.update_clip_norm)
+    all_done = []
+    for job in group.jobs:
+        done = perform(job)
+        if done.frame is not None:
+            summed, update = Summed.of(done.frame, max_bytes=job.assignment.max_report_bytes)
+            weight = algorithm.weight(summed.report.examples)
+            total.add(job.device, update, job.assignment.draws, weight=weight)
+            done = replace(done, frame=summed)
+        all_done.append(done)
+    return all_done, total
 
 
 def _nothing(job: Job) -> bytes:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from kbdfl.algorithms import ClientRule
-from kbdfl.algorithms.aggregate import gather
+from kbdfl.algorithms.aggregate import RunningSum, gather
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.algorithms.oort import statistical_utility
 from kbdfl.algorithms.roster import Roster, Tier
@@ -40,7 +40,7 @@ from kbdfl.model import CifgConfig
 from kbdfl.params import digest
 from kbdfl.parts import Slot, TooStale, parts
 from kbdfl.rng import seed_of
-from kbdfl.rounds import OpenRound, RoundResult, Saved, Store
+from kbdfl.rounds import OpenRound, RoundResult, Saved, Store, Summed, check_state
 from kbdfl.task import Task
 from kbdfl.transform import Update
 from kbdfl.wire import Report, decode_report
@@ -95,7 +95,7 @@ class Coordinator:
         if task.algorithm.client.scaffold:
             self._server_state |= ServerControl.begin(size)
         if saved is not None:
-            _check_state(saved.server_state, self._server_state)
+            check_state(saved.server_state, self._server_state)
             self._server_state = dict(saved.server_state)
         self._parts = parts(task.algorithm.mode, task.rule)
         self._selector = Selector(
@@ -161,14 +161,14 @@ class Coordinator:
         """The driver sent `nbytes` of model to a phone."""
         self._now.downlink_bytes += nbytes
 
-    def report(self, device: str, frame: bytes, now: float, *, number: int | None = None) -> Receipt:
+    def report(self, device: str, frame: bytes | Summed, now: float, *, number: int | None = None) -> Receipt:
         """Count a phone's report exactly once; `number` is the round that its address names, if it has one.
 
         The same bytes again are acknowledged and not counted again. Raises TooLarge, WireError or ModelError for
         a frame that cannot be read, is not finite or was trained on something else, Conflict for another round, a
         phone that was not selected or a second, different report; none of these changes anything, but that the
         round's result says of how many selected phones a report was refused. With TooStale, a Conflict, the phone
-        loses its assignment.
+        loses its assignment. The update of one that is `Summed` comes with `merge`.
         """
         selected = self._parts.has(device)
         try:
@@ -178,25 +178,32 @@ class Coordinator:
                 self._now.refused.add(device)
             raise
 
-    def _count(self, device: str, frame: bytes, now: float, number: int | None) -> Receipt:
+    def merge(self, total: RunningSum) -> None:
+        """Add the updates of reports that are `Summed`, before the last of them is counted."""
+        self._now.gathered.merge(total)
+        self._now.awaited -= total.count
+
+    def _count(self, device: str, frame: bytes | Summed, now: float, number: int | None) -> Receipt:
         if len(frame) > self.task.max_report_bytes:
             raise TooLarge(f"a report must be at most {self.task.max_report_bytes} bytes, got {len(frame)}")
-        fingerprint = device, hashlib.sha256(frame).digest()
+        summed = isinstance(frame, Summed)
+        fingerprint = device, frame.sha256 if summed else hashlib.sha256(frame).digest()
         for age, counted in enumerate((self._now.counted, *self._before)):
             if fingerprint in counted:
                 return Receipt(self.round - age, True, None)
-        report = decode_report(frame, max_bytes=self.task.max_report_bytes)
+        report = frame.report if summed else decode_report(frame, max_bytes=self.task.max_report_bytes)
         if number is not None and number != report.round:
             raise Conflict(f"the address names round {number}, the report round {report.round}")
         assignment = self._check(device, report)
         staleness = self.version - assignment.version
         weight = self.task.algorithm.weight(report.examples)
-        change = None
-        if report.control is not None:
-            change = self._read_change(report.control, assignment)
+        change = self._read_change(report.control, assignment) if report.control is not None else None
         scale = self.task.algorithm.mode.scale(staleness)
-        self._now.gathered.add(device, report.update, assignment.draws, weight=weight, scale=scale)
-        if self._control is not None and change is not None:
+        if summed:
+            self._now.awaited += 1
+        else:
+            self._now.gathered.add(device, report.update, assignment.draws, weight=weight, scale=scale)
+        if change is not None:
             self._control.add(change, weight=weight, first=report.first_control)
         self._parts.done(device)
         examples = min(report.examples, self.task.algorithm.max_weight)
@@ -226,7 +233,7 @@ class Coordinator:
         }
 
     def state(self) -> dict[str, Any]:
-        """All that the rounds to come depend on, between two rounds: for `kbdfl.snapshot`, with its STATE_CLASSES."""
+        """All that the rounds to come depend on, between two rounds: for `kbdfl.snapshot`, with STATE_CLASSES."""
         return {
             "saved": Saved(self.round - 1, self.version, self.params, self._server_state),
             "before": self._before,
@@ -286,6 +293,8 @@ class Coordinator:
 
     def _close(self, now: float) -> RoundResult:
         open_ = self._now
+        if open_.awaited:
+            raise RuntimeError(f"of {open_.awaited} reports that were counted, the updates are in no sum")
         params, state, version = self.params, self._server_state, self.version
         committed = False
         if self.reports >= self.task.rule.enough:
@@ -388,12 +397,3 @@ class Coordinator:
             norm_bound=algorithm.update_clip_norm,
         )
         self._now = OpenRound(gathered)
-
-
-def _check_state(saved: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:
-    """Raise ModelError unless a saved server state has the arrays that the task's server rule begins with."""
-    shapes = [{name: array.shape for name, array in state.items()} for state in (saved, fresh)]
-    if shapes[0] != shapes[1]:
-        raise ModelError(
-            f"the server rule keeps {sorted(fresh)}, the store holds {sorted(saved)} of another rule"
-        )

@@ -1,15 +1,17 @@
 """What a closed round leaves behind, and the store that keeps it."""
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 
 from kbdfl.algorithms.aggregate import Gathering
-from kbdfl.wire import Report
-
+from kbdfl.errors import ModelError
+from kbdfl.transform import Update
+from kbdfl.wire import Report, decode_report
 
 LOSS_STEP = 2.0**-20
 
@@ -42,12 +44,32 @@ class RoundResult:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """A report that was read elsewhere, where its update was added to a sum: a frame of `nbytes` without its update."""
+
+    report: Report
+    sha256: bytes
+    nbytes: int
+
+    @classmethod
+    def of(cls, frame: bytes, *, max_bytes: int) -> tuple["Summed", Update]:
+        """What stands for a frame, and the update in it. Raises WireError or TooLarge."""
+        report = decode_report(frame, max_bytes=max_bytes)
+        digest = hashlib.sha256(frame).digest()
+        return cls(replace(report, update=Update({})), digest, len(frame)), report.update
+
+    def __len__(self) -> int:
+        return self.nbytes
+
+
 @dataclass(slots=True)
 class OpenRound:
     """What is known of the round in flight; it lives in memory only."""
 
     gathered: Gathering  # the updates, at the round's coordinates
     counted: set[tuple[str, bytes]] = field(default_factory=set)  # (device, sha256) of the counted reports
+    awaited: int = 0  # of the counted reports, those whose updates are in no sum yet
     waiting: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)  # selected phones that sent what cannot be counted
     staleness: int = 0  # of all counted reports together
@@ -149,3 +171,12 @@ class MemoryStore:
 
     def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
         self.saved = Saved(result.round, result.version, params, server_state)
+
+
+def check_state(saved: dict[str, np.ndarray], fresh: dict[str, np.ndarray]) -> None:
+    """Raise ModelError unless a saved server state has the arrays that the task's server rule begins with."""
+    shapes = [{name: array.shape for name, array in state.items()} for state in (saved, fresh)]
+    if shapes[0] != shapes[1]:
+        raise ModelError(
+            f"the server rule keeps {sorted(fresh)}, the store holds {sorted(saved)} of another rule"
+        )

@@ -90,6 +90,17 @@ class RunningSum:
         self._weight += other._weight
         self.count += other.count
 
+    @classmethod
+    def merged(cls, sums: Sequence[Self]) -> Self:
+        """One sum of all that `sums` of one round have added."""
+        if len(sums) == 1:
+            return sums[0]
+        first = sums[0]
+        total = cls(first._transforms, first._total.size, first._norm_bound)
+        for each in sums:
+            total.merge(each)
+        return total
+
     def mean(self) -> np.ndarray:
         return (self._total / (self._weight * WEIGHT_STEP)).astype(np.float32)
 

@@ -4,9 +4,9 @@ Results do not depend on the engine or on the number of its workers: work is com
 for it takes the results in an order of his own.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -32,10 +32,19 @@ class Engine(Protocol):
     def release(self, shared: Shared) -> None:
         """No item that is submitted from now on needs `shared`; those that were are still carried out."""
 
-    def submit(self, function: Callable[[Item], Result], item: Item, *, cost: float = 0.0) -> Future[Result]:
+    def submit(
+        self, function: Callable[[Item], Result], item: Item, *, cost: float = 0.0, apart: bool = False
+    ) -> Future[Result]:
         """Begin with one item as soon as a worker is free; among those that wait, the dearest first.
 
-        `function` is a module's own and `item` can be pickled, as on other machines they are.
+        `function` is a module's own and `item` can be pickled, as on other machines they are. With `apart` it gives
+        two results, of which the second may stay where it was made: it is for `combine`.
+        """
+
+    def combine(self, function: Callable[[Sequence[Result]], Result], apart: Sequence[Any]) -> Result:
+        """`function` of what was left `apart`, which may have any order and be split: f([f([a, b]), c]).
+
+        It must leave its arguments as they are, and may give one of them back.
         """
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

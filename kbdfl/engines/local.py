@@ -30,5 +30,5 @@ class ThreadEngine(PullEngine):
     def release(self, shared: _Own) -> None:
         """Nothing: it goes with its last user."""
 
-    def _do(self, place: int, function: Callable, item: Any) -> Any:
+    def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
         return function(item)

@@ -87,7 +87,7 @@ class ProcessEngine(PullEngine):
         for name in list(self._memories):
             self._free(name)
 
-    def _do(self, place: int, function: Callable, item: Any) -> Any:
+    def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
         for _ in range(MOST_LOSSES):
             process, pipe = self._workers[place] or self._start(place)
             try:

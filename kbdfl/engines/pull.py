@@ -5,14 +5,15 @@ So nobody is idle while there is work, however unequal it is, and what takes lon
 
 import heapq
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any
 
 from kbdfl.engines.base import Item, Result
 from kbdfl.errors import ConfigError
 
-Work = tuple[float, int, Future, Callable, Any]  # minus its cost, its number, its result, and what to do
+# Minus its cost, its number, its result, what to do, and whether it gives a second result that stays apart.
+Work = tuple[float, int, Future, Callable, Any, bool]
 
 
 class PullEngine:
@@ -34,7 +35,9 @@ class PullEngine:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, function: Callable[[Item], Result], item: Item, *, cost: float = 0.0) -> Future[Result]:
+    def submit(
+        self, function: Callable[[Item], Result], item: Item, *, cost: float = 0.0, apart: bool = False
+    ) -> Future[Result]:
         """As `Engine.submit`."""
         result: Future[Result] = Future()
         with self._change:
@@ -42,9 +45,13 @@ class PullEngine:
                 raise RuntimeError("the engine is closed")
             self._number += 1
             self._open.add(self._number)
-            heapq.heappush(self._waiting, (-cost, self._number, result, function, item))
+            heapq.heappush(self._waiting, (-cost, self._number, result, function, item, apart))
             self._change.notify()
         return result
+
+    def combine(self, function: Callable[[Sequence[Result]], Result], apart: Sequence[Any]) -> Result:
+        """As `Engine.combine`: here, where everything is."""
+        return function(apart)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """As `Engine.map`; all of it is begun at once."""
@@ -56,7 +63,7 @@ class PullEngine:
             self._closed = True
             waiting, self._waiting = self._waiting, []
             self._change.notify_all()
-        for _, _, result, _, _ in waiting:
+        for _, _, result, *_ in waiting:
             result.cancel()
             result.set_running_or_notify_cancel()  # or who waits for it waits for ever
         for thread in self._threads:
@@ -68,8 +75,8 @@ class PullEngine:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _do(self, place: int, function: Callable, item: Any) -> Any:
-        """Have a worker do it; `place` is which of them."""
+    def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
+        """Have a worker do it; `place` is which of them. With `apart` the second result is what `combine` takes."""
         raise NotImplementedError
 
     def _done(self) -> None:
@@ -82,10 +89,10 @@ class PullEngine:
                     self._change.wait()
                 if self._closed:
                     return
-                _, number, result, function, item = heapq.heappop(self._waiting)
+                _, number, result, function, item, apart = heapq.heappop(self._waiting)
             if result.set_running_or_notify_cancel():
                 try:
-                    made = self._do(place, function, item)
+                    made = self._do(place, function, item, apart=apart)
                 except BaseException as error:
                     result.set_exception(error)
                 else:

@@ -1,17 +1,21 @@
 """A Ray cluster's workers (https://docs.ray.io), with the model in its object store: one copy a machine.
 
 Work waits on our side, dearest first, and Ray is given as much as there are workers; one that is lost with its worker
-or its machine is begun again elsewhere by Ray. Needs the extra `ray`.
+or its machine is begun again elsewhere by Ray. What is left apart stays in the object store of its machine, and is
+combined there before it travels. Needs the extra `ray`.
 """
 
 import logging
 import os
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from kbdfl.engines.base import Result
 from kbdfl.engines.processes import MOST_LOSSES
 from kbdfl.engines.pull import PullEngine
 from kbdfl.errors import ConfigError, EngineError
@@ -22,6 +26,8 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # it would print of los
 
 try:
     import ray
+    from ray.experimental import get_object_locations
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError:
     raise ConfigError("the engine ray needs Ray: pip install 'kbdfl[ray]'") from None
 
@@ -49,6 +55,7 @@ class RayEngine(PullEngine):
                 super().close()
                 raise
         self._run = ray.remote(max_retries=MOST_LOSSES - 1, num_cpus=1)(_call)
+        self._combine = ray.remote(max_retries=MOST_LOSSES - 1, num_cpus=0)(_call_with)
 
     def share(self, array: np.ndarray) -> _InStore:
         """One copy in the object store of each machine that needs it."""
@@ -57,25 +64,52 @@ class RayEngine(PullEngine):
     def release(self, shared: _InStore) -> None:
         """Nothing: the store lets go of it with its last user."""
 
+    def combine(self, function: Callable[[Sequence[Result]], Result], apart: Sequence[Any]) -> Result:
+        """As `Engine.combine`: on each machine what it holds, and here what they give."""
+        here, held = ray.get_runtime_context().get_node_id(), defaultdict(list)
+        for reference, where in get_object_locations(list(apart)).items():
+            nodes = where["node_ids"]  # none, if it is so small that it came with the answer
+            held[here if here in nodes or not nodes else nodes[0]].append(reference)
+        with _lost_and_given_up():
+            sums = [
+                self._combine.options(
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True)
+                ).remote(function, *references)
+                for node, references in held.items()
+                if node != here
+            ]
+            return function(ray.get(held[here] + sums))
+
     def close(self) -> None:
         """As `Engine.close`; a Ray that was begun here ends."""
         super().close()
         if self._mine and ray.is_initialized():
             ray.shutdown()
 
-    def _do(self, place: int, function: Callable, item: Any) -> Any:
-        try:
-            return ray.get(self._run.remote(function, item))
-        except ray.exceptions.RayTaskError as error:
-            raise error.cause from None
-        except (
-            ray.exceptions.WorkerCrashedError,
-            ray.exceptions.NodeDiedError,
-            ray.exceptions.OutOfMemoryError,
-        ):
-            raise EngineError(
-                f"a client's work was lost with its worker {MOST_LOSSES} times, and is given up"
-            ) from None
+    def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
+        with _lost_and_given_up():
+            if not apart:
+                return ray.get(self._run.remote(function, item))
+            first, second = self._run.options(num_returns=2).remote(function, item)
+            return ray.get(first), second
+
+
+@contextmanager
+def _lost_and_given_up() -> Iterator[None]:
+    """Errors of work as they were raised there, and of workers that were lost too often as EngineError."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+    except (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.ObjectLostError,
+        ray.exceptions.OutOfMemoryError,
+    ):
+        raise EngineError(
+            f"a client's work was lost with its worker {MOST_LOSSES} times, and is given up"
+        ) from None
 
 
 def start(workers: int, *, address: str | None = None) -> None:
@@ -93,3 +127,7 @@ def start(workers: int, *, address: str | None = None) -> None:
 
 def _call(function: Callable, item: Any) -> Any:
     return function(item)
+
+
+def _call_with(function: Callable, *items: Any) -> Any:
+    return function(items)

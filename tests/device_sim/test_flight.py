@@ -23,8 +23,11 @@ def fly():
             time.sleep(seconds)
             return job.device.encode()
 
+        def together(group):
+            return [work(each) for each in group.jobs], [each.device for each in group.jobs]
+
         engines.append(ThreadEngine(workers))
-        return Flight(engines[-1], work), begun
+        return Flight(engines[-1], work, together), begun
 
     yield begin
     for engine in engines:
@@ -43,7 +46,8 @@ def test_reports_come_out_by_arrival_and_then_by_name(fly, ahead):
     assert flight.next_s == 1.0
     order = []
     while flight.next_s < float("inf"):
-        done, frame = flight.pop(ahead=ahead)
+        flight.begin(ahead)
+        done, frame = flight.pop()
         assert frame == done.device.encode()
         order.append(done.device)
     assert order == ["first", "a", "b", "late"]
@@ -53,8 +57,10 @@ def test_only_the_next_arrivals_are_computed(fly):
     flight, begun = fly()
     for number in range(10):
         flight.add(job(f"phone {number}", float(number)))
-    flight.pop(ahead=3)
-    flight.pop(ahead=1)
+    flight.begin(3)
+    flight.pop()
+    flight.begin(1)
+    flight.pop()
     flight.clear()
     assert set(begun) <= {f"phone {number}" for number in range(3)}
     assert {"phone 0", "phone 1"} <= set(begun)
@@ -64,20 +70,24 @@ def test_a_phone_that_begins_later_may_arrive_sooner(fly):
     flight, _ = fly()
     flight.add(job("slow", 5.0))
     flight.add(job("quick", 2.0))
-    assert flight.pop(ahead=2)[0].device == "quick"
+    flight.begin(2)
+    assert flight.pop()[0].device == "quick"
     flight.add(job("quicker still", 3.0))
-    assert flight.pop(ahead=2)[0].device == "quicker still"
+    flight.begin(2)
+    assert flight.pop()[0].device == "quicker still"
 
 
 def test_phones_that_are_stopped_are_at_work_no_more(fly):
     flight, begun = fly(workers=2, seconds=0.005)
     for number in range(200):
         flight.add(job(f"phone {number}", float(number)))
-    flight.pop(ahead=200)
+    flight.begin(200)
+    flight.pop()
     flight.clear()
     done = len(begun)
     assert flight.next_s == float("inf")
     assert done < 100
     flight.add(job("phone 3", 1.0))
-    assert flight.pop(ahead=1)[1] == b"phone 3"
+    flight.begin(1)
+    assert flight.pop()[1] == b"phone 3"
     assert len(begun) == done + 1

@@ -102,13 +102,14 @@ class Dying:
     def __init__(self, engine, folder):
         self._engine, self._folder, self._given = engine, folder, 0
         self.workers, self.share, self.release = engine.workers, engine.share, engine.release
+        self.combine = engine.combine
 
-    def submit(self, function, item, *, cost=0.0):
+    def submit(self, function, item, **options):
         self._given += 1
         if self._given not in (2, 5):
-            return self._engine.submit(function, item, cost=cost)
+            return self._engine.submit(function, item, **options)
         marker = self._folder / str(self._given)
-        return self._engine.submit(die_once_and_do, Deadly(function, item, marker), cost=cost)
+        return self._engine.submit(die_once_and_do, Deadly(function, item, marker), **options)
 
     def __enter__(self):
         return self
