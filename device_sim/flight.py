@@ -21,7 +21,7 @@ from kbdfl.device_sim.devices import Device
 from kbdfl.device_sim.work import Done, Group, Job, Received
 from kbdfl.engines import Engine
 
-FEW = 8  # jobs in a group, unless they are dear: a sum costs as much as some clients that do nothing
+FEW = 16  # jobs in a group, unless they are dear: a sum costs as much as some clients that do nothing
 MOST = 64
 GROUPS = 2  # at work or in store for each worker
 

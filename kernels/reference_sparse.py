@@ -27,6 +27,12 @@ def gather_rows(x: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return x[rows]
 
 
+def gather_runs(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(changes (K,) int32, values): where zeros of x (P,) begin or end, and what is not zero."""
+    there = x != 0
+    return np.flatnonzero(np.diff(there, prepend=False)).astype(np.int32), x[there]
+
+
 def scatter_runs(changes: np.ndarray, values: np.ndarray, *, size: int) -> np.ndarray:
     """(size,): the values where an odd number of the ascending `changes` lies at or before a place, else 0."""
     out = np.zeros(size, np.float32)

@@ -18,6 +18,9 @@ cdef extern from "largest_simd.h" nogil:
 cdef extern from "indices_simd.h" nogil:
     void kb_shared_indices(int64_t n, int64_t k, uint64_t seed, uint64_t *taken, int32_t *indices)
 
+cdef extern from "runs_simd.h" nogil:
+    int64_t kb_runs(int64_t n, const float *x, int32_t *changes, int64_t *there)
+
 cdef int64_t MOST = 2**31 - 1
 
 
@@ -86,6 +89,30 @@ def gather_rows(const float[:, ::1] x, const int32_t[::1] rows):
             for r in range(count):
                 memcpy(&out_view[r, 0], &x[rows[r], 0], width * sizeof(float))
     return out
+
+
+def gather_runs(const float[::1] x):
+    """(changes (K,) int32, values float32): the places where zeros of x (P,) begin or end, and what is not zero.
+
+    Before the first place there are zeros; `scatter_runs` is the way back. Raises ValueError unless P < 2^31.
+    """
+    cdef int64_t n = x.shape[0], there = 0, count, read = 0, length, j
+    check_count(n, 0)
+    if n == 0:
+        return np.empty(0, np.int32), np.empty(0, np.float32)
+    with nogil:
+        count = kb_runs(n, &x[0], NULL, &there)
+    changes, values = np.empty(count, np.int32), np.empty(there, np.float32)
+    cdef int32_t[::1] changes_view = changes
+    cdef float[::1] values_view = values
+    if count > 0:
+        with nogil:
+            kb_runs(n, &x[0], &changes_view[0], &there)
+            for j in range(0, count, 2):
+                length = (changes_view[j + 1] if j + 1 < count else n) - changes_view[j]
+                memcpy(&values_view[read], &x[changes_view[j]], length * sizeof(float))
+                read += length
+    return changes, values
 
 
 def scatter_runs(const int32_t[::1] changes, const float[::1] values, *, int64_t size):

@@ -13,7 +13,7 @@ import numpy as np
 from kbdfl.codec.packed import Int4
 from kbdfl.errors import ConfigError, WireError
 from kbdfl.kernels.accumulate import accumulate_runs, accumulate_sparse
-from kbdfl.kernels.sparse import scatter_runs, topk
+from kbdfl.kernels.sparse import gather_runs, scatter_runs, topk
 from kbdfl.transform import (
     DELTA,
     VALUES,
@@ -182,9 +182,8 @@ class Nonzero(Transform):
         return _length(unpack_places(packed, size), size)
 
     def encode(self, update: Update, draws: Draws) -> Update:
-        there = update.vector != 0
-        changes = np.flatnonzero(np.diff(there, prepend=False))
-        return update.coded({"changes": pack_places(changes), "delta": update.vector[there]})
+        changes, values = gather_runs(update.vector)
+        return update.coded({"changes": pack_places(changes), "delta": values})
 
     def decode(self, update: Update, size: int, draws: Draws) -> Update:
         (packed, values), rest = split_sections(update, {"changes": np.uint8, "delta": np.float32})

@@ -156,6 +156,27 @@ def test_threads_give_the_bytes_of_one_thread():
             np.testing.assert_array_equal(array, other)
 
 
+@given(size=st.integers(0, 2000), count=st.integers(0, 40), zeros=st.sampled_from([0, 0.02, 0.5]), seed=SEEDS)
+def test_gathered_runs_are_those_of_the_numpy_twin_and_go_back_to_their_place(size, count, zeros, seed):
+    x, random = vector(size, seed), np.random.default_rng(seed)
+    for start in random.integers(0, max(size, 1), count):
+        x[start : start + random.integers(200)] = 0
+    x[random.random(size) < zeros] = -0.0
+    x.flags.writeable = False
+    changes, values = sparse.gather_runs(x)
+    expected_changes, expected_values = reference_sparse.gather_runs(x)
+    np.testing.assert_array_equal(changes, expected_changes)
+    np.testing.assert_array_equal(values, expected_values)
+    assert (changes.dtype, values.dtype) == (np.int32, np.float32)
+    np.testing.assert_array_equal(sparse.scatter_runs(changes, values, size=size), x)
+
+
+def test_what_is_not_a_number_is_not_zero():
+    changes, values = sparse.gather_runs(np.array([0, np.nan, 0, -0.0], np.float32))
+    assert changes.tolist() == [1, 2]
+    assert np.isnan(values).all()
+
+
 @given(size=st.integers(1, 2000), count=st.integers(0, 40), seed=SEEDS)
 def test_scattered_runs_are_those_of_the_numpy_twin(size, count, seed):
     changes = sparse.shared_indices(size, min(count, size), seed)
