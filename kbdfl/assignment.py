@@ -1,15 +1,18 @@
 """What a server asks of one phone: the message that both sides of a check-in agree on."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_type_hints
+
+import numpy as np
 
 from kbdfl.algorithms import ClientRule
 from kbdfl.algorithms.coordinates import Coordinates
 from kbdfl.algorithms.words import DrawnWords, draw_words
 from kbdfl.errors import ConfigError, WireError
 from kbdfl.model import CifgConfig
-from kbdfl.params import ParamSpec
+from kbdfl.params import ParamSpec, digest
 from kbdfl.rng import seed_of
+from kbdfl.task import Task
 from kbdfl.transform import Draws
 
 
@@ -78,6 +81,34 @@ class Assignment:
         """The words of the sampled softmax."""
         seed = seed_of(self.round_seed, "candidates")
         return draw_words(self.config.vocab, count=self.client.candidates, seed=seed)
+
+    @classmethod
+    def of_round(
+        cls, task: Task, number: int, *, version: int, published: np.ndarray, sha256: str
+    ) -> "Assignment":
+        """What every phone of round `number` is asked, but for its own seed; `published` float32 (P,) has `sha256`."""
+        algorithm = task.algorithm
+        whole = cls(
+            task=task.name,
+            round=number,
+            version=version,
+            model_sha256=sha256,
+            spec=task.config.spec.hash,
+            vocabulary=task.vocabulary_sha256,
+            config=task.config,
+            client=algorithm.client.of_round(version),
+            download=algorithm.download.codec,
+            upload=algorithm.upload,
+            update_clip_norm=algorithm.update_clip_norm,
+            seed=0,
+            round_seed=seed_of(task.seed, "round", number),
+            deadline_s=task.rule.deadline_s,
+            max_report_bytes=task.max_report_bytes,
+        )
+        if not whole.client.partial_model:
+            return whole
+        at = whole.coordinates
+        return replace(whole, model_sha256=digest(at.take(published)), spec=at.hash)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

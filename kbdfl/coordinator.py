@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from kbdfl.algorithms import ClientRule
-from kbdfl.algorithms.aggregate import RunningSum, gather
+from kbdfl.algorithms.aggregate import RunningSum
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.algorithms.oort import statistical_utility
 from kbdfl.algorithms.roster import Roster, Tier
@@ -108,6 +108,8 @@ class Coordinator:
         self._before: deque[set[tuple[str, bytes]]] = deque(maxlen=task.algorithm.mode.max_staleness + 1)
         self.dropped_last = 0
         self.downlink = Downlink(task.algorithm.download, task.config.spec)
+        if saved is not None:
+            self._before.extend(saved.counted[: self._before.maxlen])
         self._set_params(initial.copy())
         self._set_control()
         self._open_round(None)
@@ -258,6 +260,22 @@ class Coordinator:
             self._control.change, self._control.joined = state["control"]
         self._random.bit_generator.state = state["random"]
 
+    def in_flight(self) -> dict[str, Any] | None:
+        """What a crash must not lose of the open round, for `kbdfl.snapshot` with STATE_CLASSES; of a robust aggregate
+        None, for it needs the updates one by one, and those are nobody's to keep."""
+        if not isinstance(self._now.gathered, RunningSum):
+            return None
+        control = self._control and (self._control.change.copy(), self._control.joined)
+        parts, open_ = self._parts.in_flight(), self._now.state()
+        return {"round": self.round, "parts": parts, "open": open_, "control": control}
+
+    def resume(self, state: dict[str, Any], *, shift_s: float) -> None:
+        """Go on with an open round where `in_flight` was taken; the clock has moved by `shift_s`."""
+        self._parts.resume(state["parts"], shift_s=shift_s)
+        self._now.restore(state["open"])
+        if self._control is not None:
+            self._control.change, self._control.joined = state["control"]
+
     @property
     def _full(self) -> bool:
         return self.reports >= self.task.rule.cohort
@@ -313,7 +331,9 @@ class Coordinator:
             ended_s=now,
             asynchronous=isinstance(self.task.algorithm.mode, FedBuff),
         )
-        self._store.save(result, params, state)  # durable first: what follows cannot fail
+        self._store.save(
+            result, params, state, counted=open_.counted
+        )  # durable first: what follows cannot fail
         self.round, self.version, self._server_state = self.round + 1, version, state
         self._before.appendleft(open_.counted)
         self.dropped_last = result.dropped
@@ -367,33 +387,9 @@ class Coordinator:
         self._control = ServerControl.of_state(self._server_state) if scaffold else None
 
     def _open_round(self, now: float | None) -> None:
-        assignment = Assignment(
-            task=self.task.name,
-            round=self.round,
-            version=self.version,
-            model_sha256=self._sha256,
-            spec=self.task.config.spec.hash,
-            vocabulary=self.task.vocabulary_sha256,
-            config=self.task.config,
-            client=self.task.algorithm.client.of_round(self.version),
-            download=self.task.algorithm.download.codec,
-            upload=self.task.algorithm.upload,
-            update_clip_norm=self.task.algorithm.update_clip_norm,
-            seed=0,
-            round_seed=seed_of(self.task.seed, "round", self.round),
-            deadline_s=self.task.rule.deadline_s,
-            max_report_bytes=self.task.max_report_bytes,
+        assignment = Assignment.of_round(
+            self.task, self.round, version=self.version, published=self.published, sha256=self._sha256
         )
         self._coordinates = assignment.coordinates
-        if assignment.client.partial_model:
-            part = self._coordinates.take(self.published)
-            assignment = replace(assignment, model_sha256=digest(part), spec=self._coordinates.hash)
         self._parts.begin(assignment, now)
-        algorithm = self.task.algorithm
-        gathered = gather(
-            algorithm.aggregate,
-            algorithm.transforms,
-            size=self._coordinates.model.spec.size,
-            norm_bound=algorithm.update_clip_norm,
-        )
-        self._now = OpenRound(gathered)
+        self._now = OpenRound(self.task.algorithm.gathering(self._coordinates.model.spec.size))

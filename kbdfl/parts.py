@@ -6,7 +6,7 @@ rule's whole deadline; the coordinator gives each phone a seed of its own.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from kbdfl.algorithms.mode import FedBuff, Mode
 from kbdfl.assignment import Assignment
@@ -70,6 +70,12 @@ class Parts(Protocol):
 
     def restore(self, state: dict[str, Slot]) -> None:
         """Go on with these, in a round that has just begun."""
+
+    def in_flight(self) -> dict[str, Any]:
+        """A copy of all that the open round's reports depend on."""
+
+    def resume(self, state: dict[str, Any], *, shift_s: float) -> None:
+        """Go on with it, in a round that has just begun, by a clock that has moved by `shift_s`."""
 
 
 def parts(mode: Mode, rule: RoundRule) -> Parts:
@@ -141,6 +147,14 @@ class _Cohort:
 
     def restore(self, state: dict[str, Slot]) -> None:
         pass
+
+    def in_flight(self) -> dict[str, Any]:
+        selected, reported = set(self._selected), set(self._reported)
+        return {"started_s": self.started_s, "selected": selected, "reported": reported}
+
+    def resume(self, state: dict[str, Any], *, shift_s: float) -> None:
+        self.started_s = None if state["started_s"] is None else state["started_s"] + shift_s
+        self._selected, self._reported = state["selected"], state["reported"]
 
 
 class _Slots:
@@ -228,3 +242,14 @@ class _Slots:
 
     def restore(self, state: dict[str, Slot]) -> None:
         self._slots = state
+
+    def in_flight(self) -> dict[str, Any]:
+        slots, reported = dict(self._slots), set(self._reported)
+        return {"started_s": self.started_s, "slots": slots, "reported": reported, "dropped": self._dropped}
+
+    def resume(self, state: dict[str, Any], *, shift_s: float) -> None:
+        self.started_s = None if state["started_s"] is None else state["started_s"] + shift_s
+        self._slots = {
+            device: replace(slot, since_s=slot.since_s + shift_s) for device, slot in state["slots"].items()
+        }
+        self._reported, self._dropped = state["reported"], state["dropped"]

@@ -1,7 +1,7 @@
 """What a closed round leaves behind, and the store that keeps it."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from kbdfl.transform import Update
 from kbdfl.wire import Report, decode_report
 
 LOSS_STEP = 2.0**-20
+_COUNTERS = ("staleness", "examples", "tokens", "loss", "uplink_bytes", "downlink_bytes")  # of an `OpenRound`
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,21 @@ class OpenRound:
         self.loss += round(report.train_loss * report.tokens / LOSS_STEP)
         self.uplink_bytes += nbytes
 
+    def state(self) -> dict[str, Any]:
+        """A copy of what a crash must not lose, for a running sum."""
+        return {
+            "gathered": self.gathered.state(),
+            "counted": set(self.counted),
+            "refused": set(self.refused),
+        } | {name: getattr(self, name) for name in _COUNTERS}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        self.gathered.restore(state["gathered"])
+        self.counted, self.refused = state["counted"], state["refused"]
+        for name in _COUNTERS:
+            setattr(self, name, state[name])
+
     def result(self, *, asynchronous: bool, **more: Any) -> RoundResult:
         """How it ended; `more` are the fields of `RoundResult` that it does not know itself."""
         reports = len(self.counted)
@@ -142,12 +158,16 @@ def metrics_row(
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What a store gives back: the last closed round (-1 if none), the model after it, the server rule's state."""
+    """What a store gives back: the last closed round (-1 if none), the model after it, the server rule's state.
+
+    `counted` are the reports of the last rounds, the newest round first: (device, sha256 of the frame).
+    """
 
     round: int
     version: int
     params: np.ndarray
     server_state: dict[str, np.ndarray]
+    counted: tuple[set[tuple[str, bytes]], ...] = ()
 
 
 class Store(Protocol):
@@ -156,8 +176,15 @@ class Store(Protocol):
     def load(self) -> Saved | None:
         """The newest saved state, or None."""
 
-    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
-        """Keep a closed round and the model after it, all or nothing, before returning."""
+    def save(
+        self,
+        result: RoundResult,
+        params: np.ndarray,
+        server_state: dict[str, np.ndarray],
+        *,
+        counted: Collection[tuple[str, bytes]] = (),
+    ) -> None:
+        """Keep a closed round, whose reports were `counted`, and the model after it, all or nothing."""
 
 
 class MemoryStore:
@@ -169,7 +196,14 @@ class MemoryStore:
     def load(self) -> Saved | None:
         return self.saved
 
-    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
+    def save(
+        self,
+        result: RoundResult,
+        params: np.ndarray,
+        server_state: dict[str, np.ndarray],
+        *,
+        counted: Collection[tuple[str, bytes]] = (),
+    ) -> None:
         self.saved = Saved(result.round, result.version, params, server_state)
 
 

@@ -115,7 +115,10 @@ class Transform:
         return Update.of_delta(self.decode(update, size, draws).delta[span])
 
     def accumulate(self, update: Update, draws: Draws, *, weight: float, acc: np.ndarray) -> None:
-        """acc (P,) float64 += weight * decoded delta, as `kbdfl.kernels.accumulate` adds; a codec that can do both in one pass overrides this."""
+        """acc (P,) float64 += weight * decoded delta, as `kbdfl.kernels.accumulate` adds.
+
+        A codec that can do both in one pass overrides this.
+        """
         add_delta(self.decode(update, acc.size, draws), weight=weight, acc=acc)
 
 

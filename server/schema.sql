@@ -19,6 +19,23 @@ CREATE TABLE IF NOT EXISTS rounds (
 CREATE UNIQUE INDEX IF NOT EXISTS rounds_by_revision ON rounds (revision);
 CREATE INDEX IF NOT EXISTS rounds_by_version ON rounds (version);
 
+-- The reports of the last rounds, so that a phone that did not hear the answer may ask again, and a round can be
+-- reckoned once more.
+CREATE TABLE IF NOT EXISTS counted (
+    round  INTEGER NOT NULL REFERENCES rounds (round),
+    device TEXT NOT NULL,
+    sha256 BLOB NOT NULL,
+    PRIMARY KEY (round, device, sha256)
+) WITHOUT ROWID;
+
+-- Which of the two files in-flight-0.bin and in-flight-1.bin holds the open round; no row: nothing of it yet.
+CREATE TABLE IF NOT EXISTS in_flight (
+    only    INTEGER PRIMARY KEY CHECK (only = 0),
+    place   INTEGER NOT NULL CHECK (place IN (0, 1)),
+    sha256  BLOB NOT NULL,
+    saved_s REAL NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS devices (
     id         TEXT PRIMARY KEY,
     public_key BLOB NOT NULL,

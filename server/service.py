@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -19,15 +20,17 @@ import numpy as np
 
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import Coordinator, Finished, Receipt, Wait
-from kbdfl.errors import ModelError, NotFound, Unauthorised
+from kbdfl.coordinator import STATE_CLASSES, Coordinator, Finished, Receipt, Wait
+from kbdfl.errors import DataError, ModelError, NotFound, ServerUnavailable, Unauthorised
 from kbdfl.identity import device_id
 from kbdfl.params import write_atomically
 from kbdfl.rounds import RoundResult
 from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
+from kbdfl.server.journal import Journal
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.traffic import Traffic
 from kbdfl.server.worker import Worker
+from kbdfl.snapshot import pack, unpack
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +79,7 @@ class TaskService:
         self._background = background or Background()
         self._clock, self.wall_clock = clock, wall_clock
         self._worker = Worker()
+        self._journal = Journal(self._in_flight, self._keep_in_flight)
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
         self._bodies: dict[tuple[int, str], ModelBody] = {}  # of versions and of what goes with them
@@ -96,6 +100,8 @@ class TaskService:
                 self.bundle = open_bundle(self.folder / "model")
             except ModelError as error:
                 log.warning("a bundle is not usable and will be exported again: %s", error)
+        self._resume()
+        self._journal.start()
         self._worker.start()
         self._ticker.start()
         with self._lock:
@@ -113,6 +119,7 @@ class TaskService:
         if self._ticker.is_alive():
             self._ticker.join()
         self._worker.close(finish=finish)
+        self._journal.close()
         with self._lock:
             self._keep_traffic(self._coordinator.round - 1)  # answers that came after the last round
             self._write_metrics()
@@ -135,8 +142,12 @@ class TaskService:
     def check_in(self, device: str, *, tier: str = "") -> Assignment | Wait | Finished:
         with self._lock:
             answer = self._coordinator.check_in(device, self._clock(), tier=tier)
-            if isinstance(answer, Assignment) and not self.task.algorithm.client.partial_model:
-                self.model(answer.version)  # the phone may ask for it once it is superseded
+            if isinstance(answer, Assignment):
+                self._journal.changed(
+                    awaited=False
+                )  # a phone whose part is forgotten is told so, and comes again
+                if not self.task.algorithm.client.partial_model:
+                    self.model(answer.version)  # the phone may ask for it once it is superseded
             return answer
 
     def model(self, version: int, *, held: int | None = None) -> ModelBody:
@@ -189,12 +200,22 @@ class TaskService:
             self._coordinator.downloaded(nbytes)
 
     def report(self, device: str, number: int, frame: bytes) -> Receipt:
-        """Hand a report to the coordinator; the reply goes out after what it closed has been stored."""
+        """Hand a report to the coordinator; returns once it is durable that the report was counted.
+
+        Raises ServerUnavailable if that cannot be had now; the phone may send it again.
+        """
         with self._lock:
-            receipt = self._coordinator.report(device, frame, self._clock(), number=number)
+            try:
+                receipt = self._coordinator.report(device, frame, self._clock(), number=number)
+            except (OSError, sqlite3.Error) as error:  # the round is full, and could not be kept
+                log.error("a round could not be closed: %s", error)
+                raise ServerUnavailable("the report could not be made durable; send it again") from None
             if receipt.closed is not None:
                 self._after(receipt.closed)
-            return receipt
+            change = self._journal.newest if receipt.duplicate else self._journal.changed()
+        if receipt.closed is None:
+            self._journal.wait(change)
+        return receipt
 
     # what the pages ask for
 
@@ -269,6 +290,35 @@ class TaskService:
             "bundle": bundle.summary() if bundle else None,
             "failures": dict(self._worker.failures),
         }
+
+    # what must outlive a crash
+
+    @property
+    def ready(self) -> bool:
+        """Whether reports can be made durable: it was started, is not closing, and the disk takes what it is given."""
+        return self._ticker.is_alive() and not self._stop.is_set() and self._journal.healthy
+
+    def _in_flight(self) -> dict[str, Any] | None:
+        with self._lock:
+            state = self._coordinator.in_flight()
+            return state and state | {"clock_s": self._clock()}
+
+    def _keep_in_flight(self, state: dict[str, Any] | None) -> None:
+        if state is not None:
+            content = pack(state, classes=STATE_CLASSES)
+            self._store.keep_in_flight(state["round"], content, self.wall_clock())
+
+    def _resume(self) -> None:
+        """Go on with the round that a former server had open; the time in between has passed for its phones too."""
+        try:
+            kept = self._store.in_flight()
+            state = kept and unpack(kept[0], classes=STATE_CLASSES)
+        except (DataError, ModelError) as error:
+            log.warning("the round in flight begins anew: %s", error)
+            return
+        if state and state["round"] == self._coordinator.round:
+            away_s = max(0.0, self.wall_clock() - kept[1])
+            self._coordinator.resume(state, shift_s=self._clock() - state["clock_s"] - away_s)
 
     # what happens by itself
 

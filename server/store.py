@@ -2,13 +2,17 @@
 
 The order of writes is the whole argument for surviving a crash: the files of a new model version are written
 and flushed first, then one transaction inserts the row that names them. A crash in between leaves files that
-no row names; they are written again when that version is made again.
+no row names; they are written again when that version is made again. It is the same with the round that is open: of
+two files, the one that no row names is written over. Once the round is closed both are empty.
 """
 
 import fcntl
+import hashlib
 import json
+import os
 import sqlite3
 import threading
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +21,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from kbdfl.errors import ConfigError, ModelError
-from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, write_atomically
+from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, sync_folder, write_atomically
 from kbdfl.rounds import RoundResult, Saved, metrics_row
 from kbdfl.server.traffic import UNKNOWN, Crossed
 
+KEPT_COUNTED = 100  # rounds whose reports are known again
 KEPT_TRAFFIC = 1_000  # rounds of which the bytes of each device are kept
+SYNCHRONOUS_FULL = 2
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 
@@ -83,10 +89,21 @@ class SqliteStore:
             raise ModelError(f"no server state at {self._server_state(version)}") from None
         except SafetensorError as error:
             raise ModelError(f"{self._server_state(version)} is damaged: {str(error)[:100]}") from None
-        return Saved(round=last_round, version=version, params=params, server_state=server_state)
+        counted = self._counted(last_round)
+        return Saved(last_round, version, params, server_state, counted)
 
-    def save(self, result: RoundResult, params: np.ndarray, server_state: dict[str, np.ndarray]) -> None:
-        """Keep a closed round for good: first its files, when they are new, then the row that names them."""
+    def save(
+        self,
+        result: RoundResult,
+        params: np.ndarray,
+        server_state: dict[str, np.ndarray],
+        *,
+        counted: Collection[tuple[str, bytes]] = (),
+    ) -> None:
+        """Keep a closed round for good: first its files, when they are new, then the row that names them.
+
+        Nothing of its reports is left but who sent which bytes.
+        """
         with self._mutex:
             if self._began_s is None:
                 self._began_s = result.started_s
@@ -103,8 +120,75 @@ class SqliteStore:
                     "INSERT INTO rounds (round, version, status, metrics, revision) VALUES (?, ?, ?, ?, ?)",
                     (result.round, result.version, result.status, json.dumps(row), self._revision + 1),
                 )
+                self._database.executemany(
+                    "INSERT INTO counted (round, device, sha256) VALUES (?, ?, ?)",
+                    [(result.round, *report) for report in counted],
+                )
+                self._database.execute("DELETE FROM counted WHERE round <= ?", (result.round - KEPT_COUNTED,))
+                self._database.execute("DELETE FROM in_flight")
             self._revision += 1
+            self._empty_in_flight()
             self._forget_old(result.version)
+
+    # the open round
+
+    def keep_in_flight(self, number: int, content: bytes, saved_s: float) -> None:
+        """Make the open round durable, at `saved_s` of the wall clock, in place of what was kept of it before.
+
+        Nothing is kept of a round `number` that was closed in the meantime.
+        """
+        with self._mutex:
+            if self._one("SELECT EXISTS (SELECT 1 FROM rounds WHERE round >= ?)", number):
+                return
+            place = 1 - (self._one("SELECT place FROM in_flight") or 0)
+            path = self._in_flight(place)
+            fresh = not path.exists()
+            with open(path, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if fresh:
+                sync_folder(self.folder)
+            with self._database:
+                self._database.execute(
+                    "INSERT OR REPLACE INTO in_flight (only, place, sha256, saved_s) VALUES (0, ?, ?, ?)",
+                    (place, hashlib.sha256(content).digest(), saved_s),
+                )
+
+    def in_flight(self) -> tuple[bytes, float] | None:
+        """What was kept of the open round, and when; None if nothing was. Raises ModelError if it is damaged."""
+        with self._mutex:
+            row = self._database.execute("SELECT place, sha256, saved_s FROM in_flight").fetchone()
+            if row is None:
+                self._empty_in_flight()  # a server was killed as it was about to
+                return None
+        place, sha256, saved_s = row
+        try:
+            content = self._in_flight(place).read_bytes()
+        except FileNotFoundError:
+            content = b""
+        if hashlib.sha256(content).digest() != sha256:
+            raise ModelError(
+                f"{self._in_flight(place)} is damaged: it does not have the sha256 that was kept"
+            )
+        return content, saved_s
+
+    def _in_flight(self, place: int) -> Path:
+        return self.folder / f"in-flight-{place}.bin"
+
+    def _empty_in_flight(self) -> None:
+        for place in (0, 1):
+            path = self._in_flight(place)
+            if path.exists():
+                os.truncate(path, 0)
+
+    def _counted(self, newest: int) -> tuple[set[tuple[str, bytes]], ...]:
+        """The reports of the last rounds, the newest first, one set a round."""
+        rounds: dict[int, set[tuple[str, bytes]]] = {}
+        for number, device, sha256 in self._database.execute("SELECT round, device, sha256 FROM counted"):
+            rounds.setdefault(number, set()).add((device, sha256))
+        oldest = min(rounds, default=newest + 1)
+        return tuple(rounds.get(number, set()) for number in range(newest, oldest - 1, -1))
 
     def newest_checkpoint(self) -> Path | None:
         """The file of the newest version that a row names."""
@@ -259,9 +343,12 @@ def _open(path: Path) -> sqlite3.Connection:
         database = sqlite3.connect(path, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode = WAL")
-            # In WAL mode NORMAL survives a killed process; only a power cut may cost the last transactions,
-            # and then the row before names files that are still there.
-            database.execute("PRAGMA synchronous = NORMAL")
+            database.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut too
+            modes = [
+                database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+            ]
+            if modes != ["wal", SYNCHRONOUS_FULL]:
+                raise ModelError(f"{path} must be in WAL mode with synchronous FULL, SQLite says {modes}")
             database.executescript(SCHEMA.read_text())
         except BaseException:
             database.close()

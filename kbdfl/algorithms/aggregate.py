@@ -6,7 +6,7 @@ made elsewhere, and what is kept is put in order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -100,6 +100,14 @@ class RunningSum:
         for each in sums:
             total.merge(each)
         return total
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that it holds: the sum float64 (P,), its weight in WEIGHT_STEPs, and how many were added."""
+        return {"total": self._total.copy(), "weight": self._weight, "count": self.count}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        self._total, self._weight, self.count = state["total"], state["weight"], state["count"]
 
     def mean(self) -> np.ndarray:
         return (self._total / (self._weight * WEIGHT_STEP)).astype(np.float32)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 
-from kbdfl.algorithms.aggregate import Aggregate, Mean
+from kbdfl.algorithms.aggregate import Aggregate, Gathering, Mean, gather
 from kbdfl.algorithms.client import ClientRule
 from kbdfl.algorithms.download import Download
 from kbdfl.algorithms.mode import FedBuff, Mode, Synchronous
@@ -89,6 +89,10 @@ class Algorithm:
     def transforms(self) -> tuple[Transform, ...]:
         """What happens to a delta on its way, device side first."""
         return chain(self.upload, self.update_clip_norm)
+
+    def gathering(self, size: int) -> Gathering:
+        """An empty round for updates of `size` values."""
+        return gather(self.aggregate, self.transforms, size=size, norm_bound=self.update_clip_norm)
 
     def weight(self, examples: int) -> float:
         """What an update from `examples` messages counts in a mean."""

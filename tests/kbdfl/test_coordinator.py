@@ -615,7 +615,7 @@ class FullDisk(MemoryStore):
         super().__init__()
         self.failures = 1
 
-    def save(self, result, params, server_state):
+    def save(self, result, params, server_state, *, counted):
         if self.failures:
             self.failures -= 1
             raise OSError("no space left on device")

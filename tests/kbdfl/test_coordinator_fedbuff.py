@@ -490,7 +490,7 @@ class FullDisk(MemoryStore):
 
     failed = False
 
-    def save(self, result, params, server_state):
+    def save(self, result, params, server_state, *, counted):
         if not self.failed:
             self.failed = True
             raise OSError("no space left on device")
