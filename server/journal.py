@@ -62,6 +62,11 @@ class Journal:
             if self._durable < change:
                 raise ServerUnavailable("the report could not be made durable; send it again")
 
+    def wait_healthy(self, timeout_s: float) -> bool:
+        """Wait until what was tried is kept; False when the time is over first."""
+        with self._condition:
+            return self._condition.wait_for(lambda: self._durable == self._tried, timeout_s)
+
     def close(self) -> None:
         """Keep the last change, if that is possible, and stop."""
         with self._condition:

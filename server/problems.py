@@ -26,7 +26,10 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(KbdflError)
     def refused(error: KbdflError) -> Response:
-        return problem(error.status, str(error))
+        response = problem(error.status, str(error))
+        if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            response.headers["Retry-After"] = "1"
+        return response
 
     @app.errorhandler(HTTPException)
     def refused_by_http(error: HTTPException) -> Response:
