@@ -21,7 +21,7 @@ SANITIZE := KBDFL_SANITIZE=address,undefined,float-cast-overflow
 SANITIZED := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so)
 
-.PHONY: help install demo test asan asan-plain portable frames fuzz lint format bench experiments clean
+.PHONY: help install demo test asan asan-plain portable frames fuzz torture lint format bench experiments clean
 
 help:
 	@echo "make demo      phones type, the fleet learns, the keyboard predicts (ARGS='--quick', '--no-serve --json')"
@@ -30,6 +30,7 @@ help:
 	@echo "make portable  the kernels' tests without run-time dispatch, and with clang where there is one"
 	@echo "make lint      ruff"
 	@echo "make frames    a million frames and five million broken ones against a second decoder (FRAMES=1000)"
+	@echo "make torture   a server that is killed a thousand times while phones report (KILLS=50)"
 	@echo "make fuzz      a fuzzer on what server and phones read, under the sanitizers (FUZZ_SECONDS=600)"
 	@echo "make experiments  every comparison of docs/experiments.md, ten minutes each, bandwidth thirty (ARGS=--quick: one)"
 	@echo "make bench     training and the codec's kernels beside their peers (ARGS='--json')"
@@ -73,6 +74,11 @@ endif
 frames: FRAMES ?= 1000000
 frames: install
 	@KBDFL_FRAMES=$(FRAMES) $(BIN)/python -m pytest tests/test_wire.py --timeout 0 $(ARGS)
+
+# A server that is killed while phones report, and a reckoning of what it acknowledged.
+torture: KILLS ?= 1000
+torture: install
+	@$(BIN)/python -m tests.server.torture --kills $(KILLS) $(ARGS)
 
 # What a server and a phone read, under the sanitizers; finds are kept in build/fuzz. libFuzzer and the sanitizers' library
 # come with atheris, and both must be there before Python is.
