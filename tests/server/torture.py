@@ -4,6 +4,9 @@
 server; it is killed with SIGKILL at a random moment, or just before or after a random flush, rename, truncation or
 commit. After each death its database is read: every report that was acknowledged must be in exactly one round, and the
 model must be, to the bit, what the frames of the counted reports add up to.
+
+With `--power` every death is a power cut too, after which only what was flushed is left (powercut.py). With
+`--careless` SQLite does not flush, and a power cut must cost something, or these trials would prove nothing.
 """
 
 import argparse
@@ -12,6 +15,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +23,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +48,7 @@ from kbdfl.snapshot import unpack
 from kbdfl.task import RoundRule, Task
 from kbdfl.transform import encode_chain
 from kbdfl.wire import decode_report, encode_report
+from tests.server.powercut import Platter
 
 PHONES = 32
 POINTS = ("fsync", "replace", "truncate", "commit")
@@ -66,6 +73,15 @@ def serve(folder: Path, port: int) -> None:
         server = serving.HttpServer(create_app(service), listener, threads=8, max_body_bytes=1 << 20)
         serving.serve(server)
     service.close()
+
+
+class Careless(sqlite3.Connection):
+    """Says that it flushes, and does not."""
+
+    def execute(self, query, *arguments):
+        if query == "PRAGMA synchronous":
+            return super().execute("SELECT 2")
+        return super().execute(query.replace("synchronous = FULL", "synchronous = OFF"), *arguments)
 
 
 def die_at(point: str, count: int, *, before: bool) -> None:
@@ -152,6 +168,16 @@ class Phones:
         return None
 
 
+@contextmanager
+def reading(folder: Path) -> Iterator[sqlite3.Connection]:
+    """A copy of the server's database: who closes the last connection to one changes its files."""
+    with tempfile.TemporaryDirectory() as copies:
+        for path in folder.glob("server.sqlite3*"):
+            shutil.copy(path, copies)
+        with closing(sqlite3.connect(Path(copies) / "server.sqlite3")) as database:
+            yield database
+
+
 def report_of(assignment: Assignment, device: str, delta: np.ndarray) -> bytes:
     """A frame with an update."""
     return encode_report(
@@ -178,7 +204,9 @@ class Reckoning:
 
     def go_on(self, folder: Path, phones: Phones) -> None:
         """Follow the rounds that were closed since, and look at the model after them."""
-        with sqlite3.connect(folder / "server.sqlite3") as database:
+        with reading(folder) as database:
+            newest = database.execute("SELECT coalesce(max(round), -1) FROM rounds").fetchone()[0]
+            assert newest >= self.round, f"round {self.round} was closed, and round {newest} is the last"
             rounds = database.execute(
                 "SELECT round, version, status, metrics FROM rounds WHERE round > ? ORDER BY round",
                 (self.round,),
@@ -217,9 +245,13 @@ class Reckoning:
         self.round = number
 
 
-def torture(folder: Path, *, kills: int, seed: int) -> dict[str, float]:
+def torture(
+    home: Path, *, kills: int, seed: int, power: bool = False, careless: bool = False
+) -> dict[str, float]:
     """Kill a server so often; raises AssertionError where it lost something, or counted it twice."""
-    chance = random.Random(seed)
+    chance, folder = random.Random(seed), home / "run"
+    platter = Platter(folder, home / "platter") if power else None
+    start = functools.partial(_start, folder, careless=careless, platter=platter)
     with serving.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
     phones, reckoning, ready = Phones(f"http://127.0.0.1:{port}"), Reckoning(), []
@@ -230,7 +262,7 @@ def torture(folder: Path, *, kills: int, seed: int) -> dict[str, float]:
         for number in range(kills + 1):
             point = None if chance.random() < 0.5 else (chance.choice(POINTS), chance.randint(1, 60))
             began = time.monotonic()
-            process = _start(folder, port, point if number < kills else None, before=chance.random() < 0.5)
+            process = start(port, point if number < kills else None, before=chance.random() < 0.5)
             _wait_ready(port, process)
             ready.append(time.monotonic() - began)
             if number == kills:
@@ -241,6 +273,8 @@ def torture(folder: Path, *, kills: int, seed: int) -> dict[str, float]:
                 process.kill()
                 process.wait()
             assert process.returncode == -signal.SIGKILL, f"the server ended by itself: {process.returncode}"
+            if platter is not None:
+                platter.cut()
             reckoning.go_on(folder, phones)
         time.sleep(1.0)
     finally:
@@ -255,7 +289,7 @@ def torture(folder: Path, *, kills: int, seed: int) -> dict[str, float]:
 
 
 def _summary(folder: Path, phones: Phones, reckoning: Reckoning, ready: list[float]) -> dict[str, float]:
-    with sqlite3.connect(folder / "server.sqlite3") as database:
+    with reading(folder) as database:
         row = database.execute("SELECT place FROM in_flight").fetchone()
     open_ = set()
     if row is not None:
@@ -276,12 +310,23 @@ def _summary(folder: Path, phones: Phones, reckoning: Reckoning, ready: list[flo
     }
 
 
-def _start(folder: Path, port: int, point: tuple[str, int] | None, *, before: bool) -> subprocess.Popen:
+def _start(
+    folder: Path,
+    port: int,
+    point: tuple[str, int] | None,
+    *,
+    before: bool,
+    careless: bool,
+    platter: Platter | None,
+) -> subprocess.Popen:
     options = ["--serve", str(folder), "--port", str(port)]
     if point is not None:
         options += ["--die-at", point[0], "--count", str(point[1])] + ["--before"] * before
+    options += ["--careless"] * careless
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.server.torture", *options], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "tests.server.torture", *options],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | (platter.environment if platter else {}),
     )
 
 
@@ -299,6 +344,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=seed_of(time.time_ns(), "torture") % 10**6)
+    parser.add_argument("--power", action="store_true", help="every death is a power cut")
+    parser.add_argument(
+        "--careless", action="store_true", help="SQLite does not flush: something must be lost"
+    )
     parser.add_argument("--serve", type=Path, help="be the server of this folder")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--die-at", choices=POINTS)
@@ -306,12 +355,20 @@ def main() -> None:
     parser.add_argument("--before", action="store_true")
     options = parser.parse_args()
     if options.serve is not None:
+        if options.careless:
+            sqlite3.connect = functools.partial(sqlite3.connect, factory=Careless)
         if options.die_at:
             die_at(options.die_at, options.count, before=options.before)
         serve(options.serve, options.port)
         return
     with tempfile.TemporaryDirectory() as folder:
-        found = torture(Path(folder), kills=options.kills, seed=options.seed)
+        how = {
+            "kills": options.kills,
+            "seed": options.seed,
+            "power": options.power,
+            "careless": options.careless,
+        }
+        found = torture(Path(folder), **how)
     sys.stdout.write(json.dumps({"seed": options.seed} | found) + "\n")
 
 
