@@ -6,6 +6,7 @@ from typing import Any
 
 from kbdfl.device_sim.experiments import (
     asynchronous,
+    backdoor,
     bandwidth,
     central_gap,
     heterogeneity,
@@ -121,6 +122,14 @@ EXPERIMENTS = {
         choose=selection.choose,
         columns=selection.columns,
         axis="hours",
+    ),
+    "backdoor": Experiment(
+        "how often a pair of words is suggested that some phones plant, by how many they are and how is aggregated",
+        200,
+        20,
+        backdoor.settings,
+        backdoor.figures,
+        columns=backdoor.columns,
     ),
     "bandwidth": Experiment(
         "how many bytes a round takes both ways, by chain, and what that costs in recall",
