@@ -101,7 +101,7 @@ format: install
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 experiments: install
-	@for name in compare-server-rules heterogeneity async selection central-gap silos personalise warm-start bandwidth; do \
+	@for name in compare-server-rules heterogeneity async selection central-gap silos personalise warm-start bandwidth backdoor; do \
 		$(BIN)/kbdfl experiment $$name $(ARGS) || exit; \
 	done
 
