@@ -127,9 +127,9 @@ def run_config():
 
 @pytest.fixture
 def play(texts, run_config):
-    """Run a simulation on the small source; gives its rows and the simulation."""
+    """Run a simulation on the small source, where updates may be summed `together`; its rows and the simulation."""
 
-    def run(*, workers=1, source=texts, algorithm=None, rule=None, **settings):
+    def run(*, workers=1, source=texts, algorithm=None, rule=None, together=True, **settings):
         config = run_config(rule=rule, **settings)
         if algorithm is not None:
             config = RunConfig(config.settings, algorithm, config.rule)
@@ -137,6 +137,7 @@ def play(texts, run_config):
         built = build_task(config, training_texts=population.texts())
         held_out = evaluation_set(held_out_sentences(source, built.vocabulary, words=200, seed=1))
         simulation = Simulation(config, built, population, workers=workers, held_out=held_out)
+        simulation._together &= together
         rows = []
         simulation.rounds(rows.append)
         return rows, simulation

@@ -36,6 +36,7 @@ NO_RAY = pytest.mark.skipif(
 EVERY = [pytest.param(name, marks=NO_RAY) if name == "ray" else name for name in ENGINES]
 APART = [name for name in EVERY if name != "threads"]
 CONFIG = preset("tiny")
+LARGE = 50_000  # values: too many to travel with an answer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -170,6 +171,29 @@ def die_once_and_do(deadly):
     return deadly.function(deadly.item)
 
 
+def die_once_and_leave_apart(item):
+    """As `die_once`, in the middle of work whose second result stays where it was made."""
+    return f"did {item[0]}", np.full(LARGE, die_once(item))
+
+
+def leave_apart(item):
+    """What was done, and as many values as it says, that may stay where they were made."""
+    number, size = item
+    return f"did {number}", np.full(size, number)
+
+
+def refuse_and_leave_apart(text):
+    raise OverBudget(text)
+
+
+def add_up(arrays):
+    return np.sum(arrays, axis=0)
+
+
+def refuse_to_add_up(arrays):
+    raise OverBudget(f"{len(arrays)} do not fit")
+
+
 def threads_of_a_blas(_):
     return os.environ["OMP_NUM_THREADS"], os.environ.get("OPENBLAS_NUM_THREADS", "1")
 
@@ -272,6 +296,36 @@ class TestEngine:
             place.submit(refuse, "does not fit").result()
         assert place.submit(square, 3).result() == 9
 
+    @pytest.mark.parametrize("size", [3, LARGE])
+    def test_what_is_left_apart_is_combined(self, engine, name, size):
+        place = engine(name)
+        results = [place.submit(leave_apart, (n, size), apart=True) for n in range(7)]
+        said, apart = zip(*(result.result() for result in results), strict=True)
+        assert said == tuple(f"did {n}" for n in range(7))
+        for _ in range(2):  # it is still there afterwards
+            np.testing.assert_array_equal(place.combine(add_up, apart), np.full(size, 21))
+        np.testing.assert_array_equal(place.combine(add_up, apart[5:]), np.full(size, 11))
+        np.testing.assert_array_equal(place.combine(add_up, [apart[3]]), np.full(size, 3))
+        assert place.submit(square, 3).result() == 9
+
+    def test_work_that_leaves_something_apart_and_work_that_does_not_mix(self, engine, name):
+        place = engine(name)
+        results = [place.submit(leave_apart, (n, LARGE), apart=n % 2 == 0, cost=n) for n in range(6)]
+        for n in (1, 3, 5):
+            said, values = results[n].result()  # not apart: here
+            assert (said, values.sum()) == (f"did {n}", n * LARGE)
+        apart = [results[n].result()[1] for n in (4, 0, 2)]
+        np.testing.assert_array_equal(place.combine(add_up, apart), np.full(LARGE, 6))
+
+    def test_an_error_of_work_that_leaves_something_apart_keeps_its_type_and_text(self, engine, name):
+        place = engine(name)
+        with pytest.raises(OverBudget, match="does not fit"):
+            place.submit(refuse_and_leave_apart, "does not fit", apart=True).result()
+        _, apart = place.submit(leave_apart, (4, LARGE), apart=True).result()
+        with pytest.raises(OverBudget, match="1 do not fit"):
+            place.combine(refuse_to_add_up, [apart])
+        np.testing.assert_array_equal(place.combine(add_up, [apart]), np.full(LARGE, 4))
+
     def test_what_has_not_begun_can_be_cancelled(self, engine, name, tmp_path):
         place, path = engine(name, 1), tmp_path / "log"
         first = place.submit(log_after, (path, "a", 0.3))
@@ -318,6 +372,16 @@ class TestWorkersThatAreLost:
         assert list(place.map(die_once, [(n, str(tmp_path)) for n in range(8)])) == [n * n for n in range(8)]
         assert {int(marker.name) for marker in tmp_path.iterdir()} == {0, 3, 6}
 
+    def test_what_they_would_have_left_apart_is_made_elsewhere(self, engine, name, tmp_path):
+        place = engine(name, 2)
+        work = [(n, str(tmp_path)) for n in range(7)]
+        results = [place.submit(die_once_and_leave_apart, item, apart=True) for item in work]
+        said, apart = zip(*(result.result() for result in results), strict=True)
+        assert said == tuple(f"did {n}" for n in range(7))
+        assert {int(marker.name) for marker in tmp_path.iterdir()} == {0, 3, 6}
+        wanted = sum(n * n for n in range(7))
+        np.testing.assert_array_equal(place.combine(add_up, apart), np.full(LARGE, wanted))
+
     def test_a_simulation_ends_in_the_same_bytes(self, engine, name, simulation, tmp_path):
         wanted = simulation(Algorithm(), engine("threads", 1))
         assert simulation(Algorithm(), Dying(engine(name, 2), tmp_path)) == wanted
@@ -327,6 +391,8 @@ class TestWorkersThatAreLost:
         place = engine(name, 1)
         with pytest.raises(EngineError, match="lost with its worker 3 times"):
             place.submit(die, None).result()
+        with pytest.raises(EngineError, match="lost with its worker 3 times"):
+            place.submit(die, None, apart=True).result()
         assert place.submit(square, 5).result() == 25
         assert capsys.readouterr().out == ""
 

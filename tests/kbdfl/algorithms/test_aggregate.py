@@ -1,15 +1,17 @@
 """What gathers a round's reports: bounds on norms, orders of arrival, refusals."""
 
+from math import sqrt
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbdfl.algorithms import AGGREGATES, Krum, Mean, Median, TrimmedMean
-from kbdfl.algorithms.aggregate import bounding_factor, gather
+from kbdfl.algorithms.aggregate import RunningSum, bounding_factor, gather
 from kbdfl.algorithms.base import chain
 from kbdfl.errors import WireError
-from kbdfl.transform import Draws, Update, encode_chain
+from kbdfl.transform import Draws, Update, decode_chain, encode_chain
 
 SIZE = 600
 DRAWS = Draws(0, 0)
@@ -37,6 +39,124 @@ def test_a_robust_mean_is_the_same_bytes_in_any_order_of_arrival(kind, order, up
     deltas[2][:9], deltas[3][:9] = 0.0, -0.0
     ends = [gathered(kind, deltas, upload=upload, order=o).tobytes() for o in (order, range(7))]
     assert ends[0] == ends[1]
+
+
+UPLOADS = ["float32", "int8", "compact", "tiny-uplink", "rotate+sample:0.25+int4"]
+
+
+def running_sum(reports, *, upload="float32", norm_bound=0.0):
+    """A sum of reports: (update, draws, weight, scale) each."""
+    total = RunningSum(chain(upload, norm_bound), SIZE, norm_bound)
+    for i, (update, draws, weight, scale) in enumerate(reports):
+        total.add(f"d{i}", update, draws, weight=weight, scale=scale)
+    return total
+
+
+def bytes_of(total):
+    state = total.state()
+    return state["total"].tobytes(), state["weight"], state["count"]
+
+
+def reports_of(seeds, *, upload="float32"):
+    """What as many phones send, some of whose updates are long; their weights are irrational, and so are scales."""
+    reports = []
+    for seed in seeds:
+        delta, draws = normal(seed, (0.01, 0.3, 7.0)[seed % 3]), Draws(seed, 0)
+        delta[50 * (seed % 7) : 50 * (seed % 7) + 250] = 0.0  # words that it did not train
+        update = encode_chain(chain(upload, 0.0), delta, draws)
+        reports.append((update, draws, sqrt(1 + seed % 200), 1 / sqrt(1 + seed % 5)))
+    return reports
+
+
+def merged_in_turn(sums, cuts):
+    """One sum of all, a few at a time: as many of what is left as each of `cuts` says, and the rest in the end."""
+    for cut in cuts:
+        sums = [*sums[cut:], RunningSum.merged(sums[:cut])] if cut <= len(sums) else sums
+    return RunningSum.merged(sums)
+
+
+@settings(max_examples=50)
+@given(
+    seeds=st.lists(st.integers(0, 999), min_size=2, max_size=9),
+    upload=st.sampled_from(UPLOADS),
+    norm_bound=st.sampled_from([0.0, 5.0]),
+    data=st.data(),
+)
+def test_a_mean_is_the_same_bytes_in_any_order_and_however_its_sum_is_split(seeds, upload, norm_bound, data):
+    reports = reports_of(seeds, upload=upload)
+    whole = running_sum(reports, upload=upload, norm_bound=norm_bound)
+    parts = [[] for _ in range(4)]
+    for place in data.draw(st.permutations(range(len(reports)))):
+        parts[data.draw(st.integers(0, 3))].append(reports[place])
+    sums = [running_sum(part, upload=upload, norm_bound=norm_bound) for part in parts]
+    total = merged_in_turn(sums, data.draw(st.lists(st.integers(1, 4), max_size=4)))
+    assert total.count == len(seeds)
+    assert bytes_of(total) == bytes_of(whole)
+    assert total.mean().tobytes() == whole.mean().tobytes()
+
+
+@pytest.mark.parametrize("norm_bound", [0.0, 5.0])
+@pytest.mark.parametrize("upload", UPLOADS)
+def test_a_sum_that_was_split_is_the_weighted_mean_of_what_was_sent(upload, norm_bound):
+    reports, wanted, weights = reports_of(range(8), upload=upload), np.zeros(SIZE), 0.0
+    for update, draws, weight, scale in reports:
+        delta = decode_chain(chain(upload, 0.0), update, SIZE, draws).astype(np.float64)
+        if norm_bound:
+            delta *= min(1.0, norm_bound / np.linalg.norm(delta))
+        wanted, weights = wanted + scale * weight * delta, weights + weight
+    sums = [running_sum(part, upload=upload, norm_bound=norm_bound) for part in (reports[:3], reports[3:])]
+    np.testing.assert_allclose(RunningSum.merged(sums).mean(), wanted / weights, rtol=1e-6, atol=1e-8)
+
+
+def test_merging_leaves_its_arguments_alone():
+    reports = reports_of(range(6))
+    first, second, third = (running_sum(reports[start : start + 2]) for start in (0, 2, 4))
+    before = [bytes_of(each) for each in (first, second, third)]
+    total = RunningSum.merged([first, second])
+    total.merge(third)
+    total.merge(third)
+    assert total.count == 8
+    assert [bytes_of(each) for each in (first, second, third)] == before
+
+
+def test_what_is_added_to_a_merged_sum_is_in_no_other():
+    reports = reports_of([1, 2, 3, 4])
+    first, second = running_sum(reports[:1]), running_sum(reports[1:2])
+    total = RunningSum.merged([first, second])
+    for place, each in ((2, first), (3, total)):
+        update, draws, weight, scale = reports[place]
+        each.add("later", update, draws, weight=weight, scale=scale)
+    assert bytes_of(first) == bytes_of(running_sum([reports[0], reports[2]]))
+    assert bytes_of(second) == bytes_of(running_sum([reports[1]]))
+    assert bytes_of(total) == bytes_of(running_sum([reports[0], reports[1], reports[3]]))
+
+
+def test_one_sum_is_merged_as_it_is():
+    total = running_sum(reports_of([1, 2]))
+    before = bytes_of(total)
+    assert RunningSum.merged([total]) is total
+    assert bytes_of(total) == before
+
+
+def test_an_empty_sum_adds_nothing():
+    total, empty = running_sum(reports_of([1, 2])), running_sum([])
+    assert empty.count == 0
+    for sums in ([total, empty], [empty, total], [empty, empty, total]):
+        assert bytes_of(RunningSum.merged(sums)) == bytes_of(total)
+
+
+def test_sums_that_cannot_be_written_to_are_merged_too():
+    """As they come out of a store that many processes look at."""
+    reports, sums = reports_of(range(5)), []
+    for part in (reports[:2], reports[2:]):
+        sums.append(running_sum(part))
+        state = sums[-1].state()
+        state["total"].setflags(write=False)
+        sums[-1].restore(state)
+    mine = running_sum([])
+    for each in sums:
+        mine.merge(each)
+    assert bytes_of(mine) == bytes_of(RunningSum.merged(sums)) == bytes_of(running_sum(reports))
 
 
 @pytest.mark.parametrize("kind", KINDS[1:], ids=repr)
