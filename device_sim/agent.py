@@ -55,9 +55,10 @@ class ServerClient:
     def get_json(self, path: str) -> Any:
         return _json(self.get(path), path)
 
-    def enrol(self, public_key: bytes) -> str:
-        """The device id that the server knows this key by."""
-        body = json.dumps({"public_key": base64.b64encode(public_key).decode()}).encode()
+    def enrol(self, public_key: bytes, *, token: str | None = None) -> str:
+        """The device id that the server knows this key by; `token` lets it in where enrolment is not open."""
+        asked = {"public_key": base64.b64encode(public_key).decode()} | ({"token": token} if token else {})
+        body = json.dumps(asked).encode()
         answer = _json(
             self._ask("POST", "/v1/enrol", body, {"Content-Type": "application/json"}).data, "/v1/enrol"
         )
@@ -122,7 +123,7 @@ class ServerClient:
         detail = _detail(response)
         if response.status in (409, 410):
             raise Conflict(detail)
-        if response.status == 503:
+        if response.status in (429, 503):
             raise ServerUnavailable(detail)
         raise WireError(f"{method} {path} was refused ({response.status}): {detail}")
 
@@ -181,6 +182,7 @@ class Phone:
         controls: ControlStore | None = None,
         errors: ErrorMemory | None = None,
         tier: str = "",
+        token: str | None = None,
     ):
         self._client, self._log, self._vocabulary = client, log, vocabulary
         self._budget = budget or Budget()
@@ -191,7 +193,7 @@ class Phone:
         self._key = identity.generate_key()
         self._out_of: tuple[str, int] | None = None  # task and round
         self._out_until_s = 0.0
-        self.device = client.enrol(identity.public_key(self._key))
+        self.device = client.enrol(identity.public_key(self._key), token=token)
 
     def cycle(self, *, workspace: Workspace, drops: Callable[[Assignment], bool] = lambda _: False) -> Cycle:
         """Check in and, if selected, fetch the model, train and report. `drops` says when the phone vanishes."""

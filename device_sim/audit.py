@@ -10,6 +10,7 @@ from collections import Counter
 import numpy as np
 
 from kbdfl.algorithms.aggregate import Mean, bounding_factor
+from kbdfl.algorithms.server import State
 from kbdfl.coordinator import Coordinator, Receipt
 from kbdfl.errors import ConfigError, KbdflError
 from kbdfl.rng import seed_of
@@ -66,7 +67,7 @@ class Audited(Coordinator):
     def _standing(self) -> tuple[int, int, int, int]:
         return self.round, self.version, self.reports, self._now.tokens
 
-    def _close(self, now: float) -> RoundResult:
+    def close(self, now: float, instead: tuple[np.ndarray, State] | None = None) -> RoundResult:
         counted = sorted(self._now.counted)
         reports = [self._read(self._frames[fingerprint][0]) for fingerprint in counted]
         # A buffer of asynchronous reports may hold two of a phone, but to two assignments.
@@ -75,7 +76,7 @@ class Audited(Coordinator):
         version, before = self.version, self.params
         stale = [self._frames[fingerprint][1] for fingerprint in counted]
         expected = self._expected(reports, stale) if counted else None
-        result = super()._close(now)
+        result = super().close(now, instead)
         self.seen[result.status] += 1
         if result.reports != len(counted):
             raise InvariantBroken(

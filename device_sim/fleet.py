@@ -8,14 +8,14 @@ import heapq
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from kbdfl.device_sim.agent import Cycle, Phone, ServerClient, wait_for_vocabulary
 from kbdfl.device_sim.devices import MID
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import has_known_word
-from kbdfl.errors import DataError
+from kbdfl.errors import ConfigError, DataError
 from kbdfl.kernels.train import Workspace
 from kbdfl.rng import stream
 
@@ -23,12 +23,24 @@ IDLE_S = 0.004  # a thread whose phone was told to wait pauses, so that a full r
 
 
 class Fleet:
-    """The training users of a population, each on a phone of its own."""
+    """The training users of a population, each on a phone of its own.
+
+    `tokens` are for enrolment, one a phone; raises ConfigError if there are some, but too few.
+    """
 
     def __init__(
-        self, client: ServerClient, population: Population, *, workers: int, seed: int, dropout: float = 0.0
+        self,
+        client: ServerClient,
+        population: Population,
+        *,
+        workers: int,
+        seed: int,
+        dropout: float = 0.0,
+        tokens: Sequence[str] = (),
     ) -> None:
-        self._client, self._population = client, population
+        if tokens and len(tokens) < len(population):
+            raise ConfigError(f"{len(population)} phones need as many enrolment tokens, got {len(tokens)}")
+        self._client, self._population, self._tokens = client, population, tokens
         self._threads = workers + 2
         self._seed, self._dropout = seed, dropout
         self._lock = threading.Lock()
@@ -51,7 +63,8 @@ class Fleet:
 
         def one(index: int) -> None:
             log = self._population.log(self._population.users[index])
-            phone = Phone(self._client, log, vocabulary, tier=MID.name)
+            token = self._tokens[index] if self._tokens else None
+            phone = Phone(self._client, log, vocabulary, tier=MID.name, token=token)
             usable = has_known_word(log.sentences(vocabulary))
             with self._lock:
                 self.phones.append(phone)

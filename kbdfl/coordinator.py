@@ -1,20 +1,20 @@
 """The life of a round as one pure state machine: check_in, report, tick.
 
-Bonawitz et al. 2019, "Towards federated learning at scale", arXiv 1902.01046: phones check in, the first
-`cohort * over_selection` are selected, the round commits once `cohort` of them have reported, or at its
-deadline if at least `min_reports` have, and is abandoned otherwise, which leaves the model untouched. A round
-whose model would not be finite is abandoned too.
+Bonawitz et al. 2019, "Towards federated learning at scale", arXiv 1902.01046: phones check in, the first `cohort *
+over_selection` are selected, the round commits once `cohort` of them have reported, or at its deadline if at least
+`min_reports` have, and is abandoned otherwise, which leaves the model untouched. A round whose model would not be
+finite is abandoned too.
 
-The deadline takes effect at the first `tick` after it: until then a late report still counts, but no phone is
-selected any more. A report that has been counted is known again for as long as one as stale would count.
+The deadline takes effect at the first `tick` after it: until then a late report still counts, but no phone is selected
+any more. A report that has been counted is known again for as long as one as stale would count.
 
-Asynchronous rounds (FedBuff: Nguyen et al. 2021, arXiv 2106.06639) go through the same three calls. A round is
-then the buffer that the next `cohort` reports fill, whichever version they began from; it has no deadline, each
-phone has one of its own. `kbdfl.parts` knows in both modes whose report would count.
+Asynchronous rounds (FedBuff: Nguyen et al. 2021, arXiv 2106.06639) go through the same three calls. A round is then the
+buffer that the next `cohort` reports fill, whichever version they began from; it has no deadline, each phone has one of
+its own. `kbdfl.parts` knows in both modes whose report would count.
 
-There is no I/O here. The clock comes in as `now`, randomness as a generator, durability as a `Store`; the
-server drives a coordinator with a real clock and SQLite, the simulator drives the very same class with a
-virtual clock and memory. It is not thread-safe: its driver holds a lock.
+There is no I/O here. The clock comes in as `now`, randomness as a generator, durability as a `Store`; the server drives
+a coordinator with a real clock and SQLite, the simulator drives the very same class with a virtual clock and memory. It
+is not thread-safe: its driver holds a lock.
 """
 
 import hashlib
@@ -129,11 +129,13 @@ class Coordinator:
         """SCAFFOLD's c beside `params`, float32 (P,), read-only; None without SCAFFOLD."""
         return None if self._control is None else self._control.mean
 
-    def check_in(self, device: str, now: float, *, tier: str = "") -> Assignment | Wait | Finished:
+    def check_in(
+        self, device: str, now: float, *, tier: str = "", again: bool = False
+    ) -> Assignment | Wait | Finished:
         """A phone offers itself. One that is already selected gets the same assignment again, with the time left.
 
-        In an asynchronous task it gets one of the current version instead, once that is newer. `tier` is what the
-        phone calls its kind of hardware; the task's selection may look at it.
+        In an asynchronous task it gets one of the current version instead, once that is newer. `tier` is what the phone
+        calls its kind of hardware; the task's selection may look at it. What was only sent `again` selects nobody.
         """
         if self.phase == "finished":
             return Finished()
@@ -141,7 +143,7 @@ class Coordinator:
         selector, number = self._selector, self.round
         selector.seen(device, now, tier=tier)
         assignment = self._parts.give(
-            device, now, admit=lambda free: selector.admit(device, now, round=number, free=free)
+            device, now, admit=lambda free: not again and selector.admit(device, now, round=number, free=free)
         )
         if assignment is None:
             if not self._parts.has(device):
@@ -213,7 +215,7 @@ class Coordinator:
         self._selector.counted(device, now, round=self.round, utility=utility)
         self._now.count(fingerprint, report, staleness=staleness, nbytes=len(frame))
         counted_in = self.round
-        return Receipt(counted_in, False, self._close(now) if self._full else None)
+        return Receipt(counted_in, False, self.close(now) if self._full else None)
 
     def tick(self, now: float) -> RoundResult | None:
         """Time passes: deadlines take effect, and the round in flight is closed if it has one that is over.
@@ -223,7 +225,7 @@ class Coordinator:
         if self.phase == "finished":
             return None
         over = self._expire(now)
-        return self._close(now) if over or self._full else None
+        return self.close(now) if over or self._full else None
 
     def device_states(self) -> dict[str, int]:
         """How many phones are training, have reported, were told to wait, and dropped out of the last round."""
@@ -309,18 +311,19 @@ class Coordinator:
             )
         return assignment
 
-    def _close(self, now: float) -> RoundResult:
+    def close(self, now: float, instead: tuple[np.ndarray, State] | None = None) -> RoundResult:
+        """End the round in flight. With `instead`, parameters and the rule's state, these are the next version."""
         open_ = self._now
         if open_.awaited:
             raise RuntimeError(f"of {open_.awaited} reports that were counted, the updates are in no sum")
         params, state, version = self.params, self._server_state, self.version
-        committed = False
-        if self.reports >= self.task.rule.enough:
+        after, committed = instead, False
+        if after is None and self.reports >= self.task.rule.enough:
             # Absurd updates that are legal one by one may still leave float32; the phones would refuse the model.
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 after = self._after(open_.gathered.mean())
             committed = all(np.isfinite(array).all() for array in (after[0], *after[1].values()))
-        if committed:
+        if committed or instead:
             (params, state), version = after, version + 1
         result = open_.result(
             round=self.round,
@@ -331,15 +334,16 @@ class Coordinator:
             ended_s=now,
             asynchronous=isinstance(self.task.algorithm.mode, FedBuff),
         )
-        self._store.save(
-            result, params, state, counted=open_.counted
-        )  # durable first: what follows cannot fail
+        # Durable first: what follows cannot fail.
+        self._store.save(result, params, state, counted=open_.counted)
         self.round, self.version, self._server_state = self.round + 1, version, state
         self._before.appendleft(open_.counted)
         self.dropped_last = result.dropped
-        if committed:
+        if committed or instead:
             self._set_params(params)
             self._set_control()
+        if instead:
+            self._parts = parts(self.task.algorithm.mode, self.task.rule)
         self._open_round(now)
         self._note_lost(now)
         self._selector.closed(now)

@@ -8,6 +8,7 @@ class KbdflError(Exception):
     """Base of every error that is somebody's input and not a fault of the program."""
 
     status = 400
+    retry_after_s: float | None = None  # when to ask again, if that may help
 
 
 class ConfigError(KbdflError):
@@ -38,6 +39,12 @@ class Unauthorised(KbdflError):
     status = 401
 
 
+class Forbidden(KbdflError):
+    """Who asks is known, or has shown a token, and may not."""
+
+    status = 403
+
+
 class NotFound(KbdflError):
     """There is no such thing."""
 
@@ -50,10 +57,21 @@ class Conflict(KbdflError):
     status = 409
 
 
+class TooMany(KbdflError):
+    """Too many requests in a while; `retry_after_s` is when the next one may come."""
+
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
 class ServerUnavailable(KbdflError):
-    """The server cannot be reached or does not answer as one of ours."""
+    """The server cannot be reached, cannot keep what it is sent, or does not answer as one of ours."""
 
     status = 503
+    retry_after_s = 1.0
 
 
 class EngineError(KbdflError):

@@ -50,26 +50,35 @@ def _message(*, method: str, path: str, body: bytes, timestamp: str, nonce: str)
     return "\n".join(lines).encode()
 
 
+class Signer:
+    """A phone's private key (32 bytes), ready to sign many requests; `device` is the phone's id."""
+
+    def __init__(self, key: bytes) -> None:
+        self._private = Ed25519PrivateKey.from_private_bytes(key)
+        self.device = device_id(self._private.public_key().public_bytes_raw())
+
+    def sign(
+        self, *, method: str, path: str, body: bytes, timestamp: float, nonce: str | None = None
+    ) -> dict[str, str]:
+        """The four headers that prove who sends `body` to `path` (without a query).
+
+        `timestamp` is in seconds since 1970; `nonce` is 16 to 64 hex digits, fresh for every request (drawn here
+        if not given).
+        """
+        nonce = new_nonce() if nonce is None else nonce
+        if not NONCE_FORM.fullmatch(nonce):
+            raise Unauthorised("a nonce must be 16 to 64 lower-case hex digits")
+        stamp = str(int(timestamp))
+        message = _message(method=method, path=path, body=body, timestamp=stamp, nonce=nonce)
+        signature = self._private.sign(message).hex()
+        return {DEVICE: self.device, TIME: stamp, NONCE: nonce, SIGNATURE: signature}
+
+
 def sign_request(
     key: bytes, *, method: str, path: str, body: bytes, timestamp: float, nonce: str | None = None
 ) -> dict[str, str]:
-    """The four headers that prove who sends `body` to `path` (without a query).
-
-    `timestamp` is in seconds since 1970; `nonce` is 16 to 64 hex digits, fresh for every request (drawn here
-    if not given).
-    """
-    private = Ed25519PrivateKey.from_private_bytes(key)
-    nonce = new_nonce() if nonce is None else nonce
-    if not NONCE_FORM.fullmatch(nonce):
-        raise Unauthorised("a nonce must be 16 to 64 lower-case hex digits")
-    stamp = str(int(timestamp))
-    message = _message(method=method, path=path, body=body, timestamp=stamp, nonce=nonce)
-    return {
-        DEVICE: device_id(private.public_key().public_bytes_raw()),
-        TIME: stamp,
-        NONCE: nonce,
-        SIGNATURE: private.sign(message).hex(),
-    }
+    """What a `Signer` of the private `key` gives for one request."""
+    return Signer(key).sign(method=method, path=path, body=body, timestamp=timestamp, nonce=nonce)
 
 
 def verify_request(

@@ -23,7 +23,7 @@ class RoundResult:
 
     `dropped` selected phones were not counted; of `refused` ones a report had to be refused. `staleness` is the
     mean over the counted reports of the versions committed since the one they began from; None if rounds are
-    synchronous.
+    synchronous, or there were none.
     """
 
     round: int
@@ -93,14 +93,14 @@ class OpenRound:
         """A copy of what a crash must not lose, for a running sum."""
         return {
             "gathered": self.gathered.state(),
-            "counted": set(self.counted),
+            "counted": _flat(self.counted),
             "refused": set(self.refused),
         } | {name: getattr(self, name) for name in _COUNTERS}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from it."""
         self.gathered.restore(state["gathered"])
-        self.counted, self.refused = state["counted"], state["refused"]
+        self.counted, self.refused = _pairs(*state["counted"]), state["refused"]
         for name in _COUNTERS:
             setattr(self, name, state[name])
 
@@ -115,9 +115,21 @@ class OpenRound:
             uplink_bytes=self.uplink_bytes,
             downlink_bytes=self.downlink_bytes,
             refused=len(self.refused),
-            staleness=self.staleness / reports if asynchronous else None,
+            staleness=self.staleness / reports if asynchronous and reports else None,
             **more,
         )
+
+
+def _flat(counted: Collection[tuple[str, bytes]]) -> list[Any]:
+    """Two values instead of thousands, which are packed in no time; a device's name is printable, so on one line."""
+    pairs = list(counted)
+    return ["\n".join(device for device, _ in pairs), b"".join(sha256 for _, sha256 in pairs)]
+
+
+def _pairs(devices: str, digests: bytes) -> set[tuple[str, bytes]]:
+    """The inverse of `_flat`."""
+    names = devices.split("\n") if devices else []
+    return {(name, digests[32 * at : 32 * at + 32]) for at, name in enumerate(names)}
 
 
 def metrics_row(

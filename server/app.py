@@ -2,12 +2,16 @@
 
 from flask import Flask, Response
 
-from kbdfl.server import problems
+from kbdfl.server import monitoring, problems
+from kbdfl.server.admin_api import admin_api
+from kbdfl.server.admin_pages import admin_pages
 from kbdfl.server.assets import WebRuntime, distance_library
+from kbdfl.server.credentials import Credentials
 from kbdfl.server.device_api import device_api
 from kbdfl.server.pages import pages
 from kbdfl.server.run_api import run_api
 from kbdfl.server.service import TaskService
+from kbdfl.server.sessions import Sessions
 
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -19,23 +23,38 @@ SECURITY_HEADERS = (
 )
 
 
-def create_app(service: TaskService) -> Flask:
-    """An application that serves `service`, which the caller starts and closes."""
+def create_app(
+    service: TaskService, *, credentials: Credentials | None = None, secure_cookies: bool = False
+) -> Flask:
+    """An application that serves `service`, which the caller starts and closes.
+
+    `credentials` are those of the folder if none are given; `secure_cookies` are sent over TLS only.
+    """
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = service.task.max_report_bytes
     app.config["WEB_RUNTIME"] = WebRuntime.find()  # None: pages ask the server for suggestions
     app.config["WEB_DISTANCE"] = distance_library()  # None: pages do not correct
+    app.config["ADMIN_COOKIE_SECURE"] = secure_cookies
     app.extensions["kbdfl"] = service
+    app.extensions["kbdfl.credentials"] = credentials or Credentials(service.folder)
+    app.extensions["kbdfl.sessions"] = Sessions()
     app.json.sort_keys = False
     problems.install(app)
-    for blueprint in (device_api, run_api, pages):
+    monitoring.install(app, service)
+    for blueprint in (device_api, run_api, pages, admin_api, admin_pages):
         app.register_blueprint(blueprint)
 
     @app.after_request
     def secure(response: Response) -> Response:
         for name, value in SECURITY_HEADERS:
             more = response.headers.get(name)  # a page's own exceptions
-            response.headers[name] = f"{value}; {more}" if more else value
+            response.headers[name] = _joined(value, more) if more else value
         return response
 
     return app
+
+
+def _joined(policy: str, more: str) -> str:
+    """A policy and the directives of one answer, which take the place of those of the same name."""
+    named = {directive.split()[0] for directive in more.split("; ")}
+    return "; ".join([part for part in policy.split("; ") if part.split()[0] not in named] + [more])

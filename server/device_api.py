@@ -1,13 +1,15 @@
 """The device API under /v1: enrol, check in, fetch the model, report.
 
 Check-in, model and report are signed with the device's Ed25519 key over method, path, body, time and nonce.
-Nonces are not remembered, so that a phone may send again what it has signed: within the accepted 300 seconds
-a repeated check-in gets the same assignment, and a repeated report is known by its bytes and counted once.
+A phone may send again what it has signed: within the accepted 300 seconds a repeated check-in gets the assignment that
+the phone has, if it has one, and a repeated report the answer that it got, and is counted once. `server/gate.py` says
+what becomes of a request that a former process may have seen.
 """
 
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 
@@ -16,9 +18,12 @@ from werkzeug.exceptions import Gone, UnsupportedMediaType
 
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Wait
-from kbdfl.errors import DataError, NotFound, Unauthorised
-from kbdfl.identity import verify_request
-from kbdfl.server.service import ModelBody, TaskService
+from kbdfl.errors import DataError, KbdflError, NotFound
+from kbdfl.server.bodies import ModelBody
+from kbdfl.server.gate import Caller, admit
+from kbdfl.server.outcomes import note
+from kbdfl.server.rates import CHECK_IN, ENROL
+from kbdfl.server.service import TaskService
 from kbdfl.server.traffic import CLAIM
 
 device_api = Blueprint("device_api", __name__, url_prefix="/v1")
@@ -52,13 +57,12 @@ def reply(value: dict) -> Response:
     return Response(json.dumps(value), content_type="application/json")
 
 
-def _signed(body: bytes) -> str:
-    """The id of the enrolled device that signed this request; Unauthorised if none did."""
-    device = request.headers.get("X-Kbdfl-Device")
-    if device is None:
-        raise Unauthorised("the request is not signed: X-Kbdfl-Device is missing")
-    verify_request(
-        service().public_key(device),
+def _signed(body: bytes) -> Caller:
+    """The enrolled device that signed this request; raises what `gate.admit` raises."""
+    administration = service().administration
+    caller = admit(
+        administration.registry,
+        administration.nonces,
         method=request.method,
         path=request.path,
         body=body,
@@ -66,14 +70,19 @@ def _signed(body: bytes) -> str:
         now=service().wall_clock(),
     )
     if claim := request.environ.get(CLAIM):
-        claim(device)
-    return device
+        claim(caller.device)
+    return caller
 
 
 @device_api.post("/enrol")
 def enrol() -> Response:
-    """A phone shows its public key and learns its id."""
-    encoded = json_object().get("public_key")
+    """A phone shows its public key, and its token where one is needed, and learns its id."""
+    administration = service().administration
+    administration.rates.check(ENROL, request.remote_addr or "")
+    body = json_object()
+    encoded, token = body.get("public_key"), body.get("token")
+    if not isinstance(token, str | None):
+        raise DataError("token must be a string")
     if not isinstance(encoded, str):
         raise DataError("public_key must be a base64 string")
     try:
@@ -82,19 +91,26 @@ def enrol() -> Response:
         raise DataError("public_key is not base64") from None
     if len(key) != PUBLIC_KEY_BYTES:
         raise DataError(f"public_key must be {PUBLIC_KEY_BYTES} bytes of Ed25519, got {len(key)}")
-    return reply({"device": service().enrol(key)})
+    return reply({"device": administration.registry.enrol(key, service().wall_clock(), token=token)})
 
 
 @device_api.post("/check-in")
 def check_in() -> Response:
     """An assignment, a time to come back, or that all rounds are over. A phone may state its hardware's tier."""
     body = request.get_data()
-    device = _signed(body)
-    answer = service().check_in(device, tier=_tier(json_object()) if body else "")
+    caller = _signed(body)
+    service().administration.rates.check(CHECK_IN, caller.device)
+    tier = _tier(json_object()) if body else ""
+    answer = service().check_in(caller.device, tier=tier, again=not caller.fresh)
     if isinstance(answer, Assignment):
+        note("assigned")
         return reply({"status": "assigned", **answer.to_json()})
     if isinstance(answer, Wait):
-        return reply({"status": "wait", "retry_after_s": answer.retry_after_s})
+        note("wait")
+        response = reply({"status": "wait", "retry_after_s": answer.retry_after_s})
+        response.headers["Retry-After"] = str(math.ceil(answer.retry_after_s))
+        return response
+    note("finished")
     return reply({"status": "finished"})
 
 
@@ -153,5 +169,14 @@ def report(number: int) -> Response:
             f"application/octet-stream is needed, got {request.mimetype[:60] or 'no content type'}"
         )
     frame = request.get_data(cache=False)
-    receipt = service().report(_signed(frame), number, frame)
-    return reply({"accepted": True, "duplicate": receipt.duplicate})
+    administration = service().administration
+    try:
+        caller = _signed(frame)
+        receipt = service().report(caller.device, number, frame)
+    except KbdflError as error:
+        administration.refused(error)
+        raise
+    note("duplicate" if receipt.duplicate else "counted")
+    if receipt.duplicate and caller.first:
+        administration.nonces.mark(caller.use)  # its repetitions are to be answered like it
+    return reply({"accepted": True, "duplicate": receipt.duplicate and (caller.first or caller.use.marked)})

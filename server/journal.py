@@ -26,7 +26,9 @@ class Journal:
 
     def __init__(self, take: Callable[[], Any], keep: Callable[[Any], None]) -> None:
         self._take, self._keep = take, keep
-        self._condition = threading.Condition()
+        lock = threading.Lock()
+        # Two, so that a report wakes the thread that keeps, and not everybody who waits.
+        self._condition, self._tries = threading.Condition(lock), threading.Condition(lock)
         self._changed = self._awaited = self._tried = self._durable = 0  # numbers of changes
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="kbdfl-journal", daemon=True)
@@ -46,7 +48,7 @@ class Journal:
             self._changed += 1
             if awaited:
                 self._awaited = self._changed
-            self._condition.notify_all()
+            self._condition.notify()
             return self._changed
 
     @property
@@ -58,20 +60,21 @@ class Journal:
     def wait(self, change: int) -> None:
         """Return once `change` is durable. Raises ServerUnavailable if it cannot be made so now."""
         with self._condition:
-            self._condition.wait_for(lambda: self._tried >= change or self._closing, PATIENCE_S)
+            self._tries.wait_for(lambda: self._tried >= change or self._closing, PATIENCE_S)
             if self._durable < change:
                 raise ServerUnavailable("the report could not be made durable; send it again")
 
     def wait_healthy(self, timeout_s: float) -> bool:
         """Wait until what was tried is kept; False when the time is over first."""
         with self._condition:
-            return self._condition.wait_for(lambda: self._durable == self._tried, timeout_s)
+            return self._tries.wait_for(lambda: self._durable == self._tried, timeout_s)
 
     def close(self) -> None:
         """Keep the last change, if that is possible, and stop."""
         with self._condition:
             self._closing = True
             self._condition.notify_all()
+            self._tries.notify_all()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -87,7 +90,7 @@ class Journal:
                 self._tried = change
                 if kept:
                     self._durable = change
-                self._condition.notify_all()
+                self._tries.notify_all()
                 if not kept:
                     if self._closing:
                         return

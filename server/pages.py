@@ -6,7 +6,7 @@ from flask import Blueprint, Response, current_app, make_response, render_templa
 
 from kbdfl.errors import NotFound
 from kbdfl.server.assets import ASK_AGAIN, FOR_GOOD, SCRIPT, Asset
-from kbdfl.server.device_api import reply, service
+from kbdfl.server.device_api import service
 
 pages = Blueprint("pages", __name__)
 
@@ -62,9 +62,3 @@ def distance(version: str) -> Response:
         raise NotFound("fastest-levenshtein is not installed; `npm ci` in server/web does it")
     installed, module = current_app.config["WEB_DISTANCE"]
     return module.response(FOR_GOOD if version == installed else ASK_AGAIN)
-
-
-@pages.get("/healthz")
-def healthz() -> Response:
-    """That the server answers, for whoever watches over it."""
-    return reply({"ok": True})

@@ -1,12 +1,14 @@
 """Every error as an RFC 9457 problem document: {"title", "status", "detail"}, without a traceback."""
 
 import json
+import math
 from http import HTTPStatus
 
 from flask import Flask, Response
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from kbdfl.errors import KbdflError
+from kbdfl.server.outcomes import note_error
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -26,9 +28,10 @@ def install(app: Flask) -> None:
 
     @app.errorhandler(KbdflError)
     def refused(error: KbdflError) -> Response:
+        note_error(error)
         response = problem(error.status, str(error))
-        if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
-            response.headers["Retry-After"] = "1"
+        if error.retry_after_s is not None:
+            response.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
         return response
 
     @app.errorhandler(HTTPException)

@@ -1,5 +1,6 @@
 -- What a server must still know after it was killed. Parameters are files beside the database:
 -- checkpoints/NNNNNN.safetensors is model version NNNNNN, and it is complete before a row names it.
+-- Devices and what was done to the task stand in records.sql.
 
 CREATE TABLE IF NOT EXISTS facts (
     name  TEXT PRIMARY KEY,
@@ -35,12 +36,6 @@ CREATE TABLE IF NOT EXISTS in_flight (
     sha256  BLOB NOT NULL,
     saved_s REAL NOT NULL
 );
-
-CREATE TABLE IF NOT EXISTS devices (
-    id         TEXT PRIMARY KEY,
-    public_key BLOB NOT NULL,
-    enrolled_s REAL NOT NULL
-) WITHOUT ROWID;
 
 -- Bytes that crossed the socket while a round was open; device '' is everybody who is not enrolled.
 CREATE TABLE IF NOT EXISTS traffic (

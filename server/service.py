@@ -5,14 +5,12 @@ time (a monotonic clock), threads and the bytes that are the same for many devic
 """
 
 import functools
-import hashlib
 import json
 import logging
 import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +19,22 @@ import numpy as np
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import STATE_CLASSES, Coordinator, Finished, Receipt, Wait
-from kbdfl.errors import DataError, ModelError, NotFound, ServerUnavailable, Unauthorised
-from kbdfl.identity import device_id
+from kbdfl.errors import Conflict, DataError, ModelError, NotFound, ServerUnavailable
 from kbdfl.params import write_atomically
 from kbdfl.rounds import RoundResult
+from kbdfl.server.administration import OPEN, PAUSE_S, STOPPED, Administration
+from kbdfl.server.bodies import Bodies, ModelBody
 from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
 from kbdfl.server.journal import Journal
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.traffic import Traffic
-from kbdfl.server.worker import Worker
+from kbdfl.server.worker import Background, Worker
 from kbdfl.snapshot import pack, unpack
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-KEPT_BODIES = 64  # of encoded models: phones that hold the same version get the same bytes
 KEPT_VERSIONS = 4  # in an asynchronous task, for phones that checked in just before the newest
-
-
-@dataclass(frozen=True, slots=True)
-class Background:
-    """Slow work after committed rounds.
-
-    `evaluate(params)` gives {"recall_top1", "recall_top3"}; `export(params, folder, *, round, version)`
-    writes a bundle into a new folder, and those of other precisions into folders inside it. Each runs after
-    every k-th committed round and once at the end.
-    """
-
-    evaluate: Callable[[np.ndarray], dict[str, float]] | None = None
-    evaluate_every: int = 10
-    export: Callable[..., None] | None = None
-    export_every: int = 20
-
-
-@dataclass(frozen=True, slots=True)
-class ModelBody:
-    """A model version, or a part of one, as it goes over the wire, with a strong entity tag."""
-
-    content: bytes
-    etag: str
 
 
 class TaskService:
@@ -71,6 +46,7 @@ class TaskService:
         store: SqliteStore,
         *,
         background: Background | None = None,
+        administration: Administration | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -78,11 +54,12 @@ class TaskService:
         self._coordinator, self._store = coordinator, store
         self._background = background or Background()
         self._clock, self.wall_clock = clock, wall_clock
+        self.administration = administration or Administration(store.folder, wall_clock=wall_clock)
         self._worker = Worker()
         self._journal = Journal(self._in_flight, self._keep_in_flight)
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
-        self._bodies: dict[tuple[int, str], ModelBody] = {}  # of versions and of what goes with them
+        self._bodies = Bodies()
         self._committed_since_start = 0
         self.traffic = Traffic()  # for the server that the application runs on
         self._started_s = clock()
@@ -109,6 +86,7 @@ class TaskService:
                 self._order_export(self._coordinator.round)
             if self._coordinator.phase == "finished":
                 self._write_metrics()
+            self.administration.began(self._store.metrics()[0], open_round=self._open_round)
 
     def close(self, *, finish: bool = False) -> None:
         """Stop the threads, write metrics.jsonl and let go of the folder; `finish` waits for ordered jobs."""
@@ -123,25 +101,17 @@ class TaskService:
         with self._lock:
             self._keep_traffic(self._coordinator.round - 1)  # answers that came after the last round
             self._write_metrics()
+            self.administration.close()
             self._store.close()
 
     # what a device asks for
 
-    def enrol(self, public_key: bytes) -> str:
-        """Remember a device's public key and give its id; the same key again gives the same id."""
-        device = device_id(public_key)
-        self._store.enrol(device, public_key, self.wall_clock())
-        return device
-
-    def public_key(self, device: str) -> bytes:
-        key = self._store.public_key(device)
-        if key is None:
-            raise Unauthorised("the device is not enrolled here")
-        return key
-
-    def check_in(self, device: str, *, tier: str = "") -> Assignment | Wait | Finished:
+    def check_in(self, device: str, *, tier: str = "", again: bool = False) -> Assignment | Wait | Finished:
+        """What the coordinator answers, as long as the task is open; one that is sent `again` selects nobody."""
         with self._lock:
-            answer = self._coordinator.check_in(device, self._clock(), tier=tier)
+            if self.administration.state != OPEN:
+                return Finished() if self.administration.state == STOPPED else Wait(PAUSE_S)
+            answer = self._coordinator.check_in(device, self._clock(), tier=tier, again=again)
             if isinstance(answer, Assignment):
                 self._journal.changed(
                     awaited=False
@@ -179,13 +149,8 @@ class TaskService:
             )
 
     def _body(self, version: int, what: str, encode: Callable[[], bytes]) -> ModelBody:
-        if (version, what) not in self._bodies:
-            content = encode()
-            oldest = self._coordinator.version - self._served
-            kept = [item for item in self._bodies.items() if item[0][0] > oldest]
-            self._bodies = dict(kept[-KEPT_BODIES:])
-            self._bodies[version, what] = ModelBody(content, hashlib.sha256(content).hexdigest())
-        return self._bodies[version, what]
+        oldest = self._coordinator.version - self._served
+        return self._bodies.get(version, what, encode, after=oldest)
 
     @property
     def version(self) -> int:
@@ -216,6 +181,33 @@ class TaskService:
         if receipt.closed is None:
             self._journal.wait(change)
         return receipt
+
+    # what an administrator asks for
+
+    def become(self, state: str, *, by: str) -> None:
+        """Open, pause or stop the task; a stopped one is measured and exported as it stands."""
+        with self._lock:
+            self.administration.become(state, by=by)
+            if state == STOPPED:
+                self._finish()
+
+    def kept_versions(self) -> list[int]:
+        """The versions that the task can go back to."""
+        return [version for version in self._store.kept_versions() if version < self._coordinator.version]
+
+    def roll_back(self, version: int, *, by: str) -> RoundResult:
+        """Abandon the round in flight; the next one begins from an earlier version, under a new number."""
+        with self._lock:
+            if version not in self.kept_versions():
+                raise NotFound(f"versions {self.kept_versions()} are kept, not {version}")
+            if self._open_round is None:
+                raise Conflict("all rounds are over, so no version can follow")
+            model = self._store.model(version)
+            self.administration.note(by, "roll back", to=version, before=self._coordinator.version)
+            closed = self._coordinator.close(self._clock(), instead=model)
+            self._after(closed)
+            self._order_export(closed.round)
+            return closed
 
     # what the pages ask for
 
@@ -249,19 +241,26 @@ class TaskService:
     def settled(self) -> bool:
         """Whether all rounds are done, measured and exported."""
         with self._lock:
-            return self._coordinator.phase == "finished" and self._worker.settled
+            over = self._coordinator.phase == "finished" or self.administration.state == STOPPED
+            return over and self._worker.settled
 
     def wait_settled(self, timeout_s: float) -> bool:
         return self._worker.wait(timeout_s)
+
+    def phones(self) -> dict[str, int]:
+        """How many phones are in each state, and how many have enrolled."""
+        with self._lock:
+            return {**self._coordinator.device_states(), "enrolled": len(self.administration.registry)}
 
     def status(self) -> dict[str, Any]:
         """The state of the task in one JSON object."""
         with self._lock:
             coordinator, config = self._coordinator, self.task.config
-            phones = coordinator.device_states()
+            phones = self.phones()
             document = {
                 "task": self.task.name,
                 "phase": coordinator.phase,
+                "state": self.administration.state,
                 "round": coordinator.round,
                 "rounds": self.task.rule.rounds,
                 "version": coordinator.version,
@@ -270,7 +269,7 @@ class TaskService:
         return document | {
             "settled": self.settled,
             "uptime_s": round(self._clock() - self._started_s, 3),
-            "phones": {**phones, "enrolled": self._store.devices()},
+            "phones": phones,
             "model": {
                 "vocabulary": config.vocab,
                 "embedding": config.embed,
@@ -340,8 +339,13 @@ class TaskService:
         if number >= 0 and (crossed := self.traffic.take()):
             self._store.crossed(number, crossed)
 
+    @property
+    def _open_round(self) -> int | None:
+        return self._coordinator.round if self._coordinator.phase == "open" else None
+
     def _after(self, closed: RoundResult) -> None:
         self._keep_traffic(closed.round)
+        self.administration.ended(closed, open_round=self._open_round)
         finished = self._coordinator.phase == "finished"
         if closed.status == "committed":
             self._committed_since_start += 1
@@ -351,12 +355,15 @@ class TaskService:
             if finished or count % self._background.export_every == 0:
                 self._order_export(closed.round)
         elif finished:
-            last = self._store.last_committed()
-            if last is not None:
-                self._order_evaluation(last)
-                self._order_export(last)
+            self._finish()
         if finished:
             self._worker.order("metrics", self._write_metrics)
+
+    def _finish(self) -> None:
+        last = self._store.last_committed()
+        if last is not None:
+            self._order_evaluation(last)
+            self._order_export(last)
 
     def _order_evaluation(self, number: int) -> None:
         if self._background.evaluate is not None:

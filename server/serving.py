@@ -14,11 +14,12 @@ from waitress.server import create_server
 from waitress.task import ErrorTask, WSGITask
 
 from kbdfl.errors import ConfigError
+from kbdfl.server.polling import Loop
 from kbdfl.server.problems import CONTENT_TYPE, document
 from kbdfl.server.traffic import CLAIM, UNKNOWN, Traffic
 
 MEBIBYTE = 2**20
-BACKLOG = 1024
+BACKLOG = 4096  # connections that wait to be taken; the system may set a lower limit
 GRACE_S = 5.0
 
 
@@ -111,7 +112,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """An application on a listening socket; `run` serves until `stop`. `traffic` counts what crosses."""
+    """An application on a listening socket; `run` serves until `stop`. `traffic` counts what crosses.
+
+    A request that comes through the proxy at the address `trusted_proxy` is from whom the proxy says.
+    """
 
     def __init__(
         self,
@@ -121,7 +125,9 @@ class HttpServer:
         threads: int,
         max_body_bytes: int,
         traffic: Traffic | None = None,
+        trusted_proxy: str | None = None,
     ) -> None:
+        believed = {"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set()
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is ordinary for a fleet
         self._stopping = threading.Event()
         self._closing = threading.RLock()  # reentrant: a signal may call `stop` in the middle of `run`
@@ -136,12 +142,14 @@ class HttpServer:
             backlog=BACKLOG,
             connection_limit=1000,
             channel_timeout=120,
-            asyncore_use_poll=True,  # select() ends at 1,024 file descriptors
             recv_bytes=MEBIBYTE // 4,
             inbuf_overflow=64 * MEBIBYTE,  # bodies stay in memory
             outbuf_overflow=64 * MEBIBYTE,
             # A little more than the application takes: it is the one to refuse, and to say the limit.
             max_request_body_size=max_body_bytes + MEBIBYTE,
+            trusted_proxy=trusted_proxy,
+            trusted_proxy_headers=believed,
+            clear_untrusted_proxy_headers=True,
         )
         self._server.channel_class = _Channel
         self._server.traffic = traffic or Traffic()
@@ -155,13 +163,13 @@ class HttpServer:
 
     def run(self) -> None:
         """Serve in this thread until `stop` is called; answers in progress are finished."""
-        loop = self._server.asyncore.loop
+        loop = Loop(self._sockets)
         while not self._stopping.is_set():
-            loop(timeout=1.0, use_poll=True, map=self._sockets, count=1)
+            loop.turn(1.0)
         self._server.accepting = False
         deadline = time.monotonic() + GRACE_S
         while self._busy() and time.monotonic() < deadline:
-            loop(timeout=0.05, use_poll=True, map=self._sockets, count=1)
+            loop.turn(0.05)
         self._server.task_dispatcher.shutdown(timeout=GRACE_S)
         with self._closing:
             self._closed = True

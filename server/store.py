@@ -1,4 +1,4 @@
-"""The server's memory: SQLite for rounds and devices, safetensors files for parameters and optimiser state.
+"""The server's memory: SQLite for rounds, safetensors files for parameters and optimiser state.
 
 The order of writes is the whole argument for surviving a crash: the files of a new model version are written
 and flushed first, then one transaction inserts the row that names them. A crash in between leaves files that
@@ -61,7 +61,6 @@ class SqliteStore:
             "SELECT coalesce(max(json_extract(metrics, '$.wall_s')), 0) FROM rounds"
         )
         self._began_s: float | None = None
-        self._keys: dict[str, bytes] = dict(self._database.execute("SELECT id, public_key FROM devices"))
 
     def close(self) -> None:
         """Close the database and let another server have the folder."""
@@ -80,6 +79,16 @@ class SqliteStore:
         if row is None:
             return None
         last_round, version = row
+        params, server_state = self.model(version)
+        return Saved(last_round, version, params, server_state, self._counted(last_round))
+
+    def kept_versions(self) -> list[int]:
+        """The versions whose model and server state are on disk, the oldest first."""
+        names = [path.name.split(".")[0] for path in self.checkpoints.glob("*.server.safetensors")]
+        return sorted(int(name) for name in names if name.isdigit() and self._checkpoint(int(name)).is_file())
+
+    def model(self, version: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """A kept version, float32 (P,), and the server rule's state. Raises ModelError if it is not whole."""
         params, spec, _ = load_checkpoint(self._checkpoint(version))
         if spec != self._spec:
             raise ModelError(f"{self._checkpoint(version)} holds a model of another layout")
@@ -89,8 +98,7 @@ class SqliteStore:
             raise ModelError(f"no server state at {self._server_state(version)}") from None
         except SafetensorError as error:
             raise ModelError(f"{self._server_state(version)} is damaged: {str(error)[:100]}") from None
-        counted = self._counted(last_round)
-        return Saved(last_round, version, params, server_state, counted)
+        return params, server_state
 
     def save(
         self,
@@ -292,28 +300,6 @@ class SqliteStore:
             "socket_up_bytes": up,
             "socket_down_bytes": down,
         }
-
-    # devices
-
-    def enrol(self, device: str, public_key: bytes, enrolled_s: float) -> None:
-        """Remember a device's key; a device that is already known stays as it is."""
-        with self._mutex:
-            if device in self._keys:
-                return
-            with self._database:
-                self._database.execute(
-                    "INSERT INTO devices (id, public_key, enrolled_s) VALUES (?, ?, ?)",
-                    (device, public_key, enrolled_s),
-                )
-            self._keys[device] = public_key
-
-    def public_key(self, device: str) -> bytes | None:
-        """The key that `device` enrolled with."""
-        return self._keys.get(device)
-
-    def devices(self) -> int:
-        """How many devices have enrolled."""
-        return len(self._keys)
 
     def _check_fact(self, name: str, value: str) -> None:
         with self._database:

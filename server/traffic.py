@@ -14,12 +14,21 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._crossed: Crossed = {}
+        self._up = self._down = 0
 
     def add(self, device: str, *, up: int = 0, down: int = 0) -> None:
         """Count bytes that `device` sent (`up`) or was sent."""
         with self._lock:
             before_up, before_down = self._crossed.get(device, (0, 0))
             self._crossed[device] = (before_up + up, before_down + down)
+            self._up += up
+            self._down += down
+
+    @property
+    def total(self) -> tuple[int, int]:
+        """All bytes up and down, taken or not."""
+        with self._lock:
+            return self._up, self._down
 
     def take(self) -> Crossed:
         """The bytes of each device, from now on counted anew."""

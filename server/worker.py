@@ -7,8 +7,26 @@ rounds are faster than its evaluation measures the newest model and skips those 
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Slow work after committed rounds.
+
+    `evaluate(params)` gives {"recall_top1", "recall_top3"}; `export(params, folder, *, round, version)`
+    writes a bundle into a new folder, and those of other precisions into folders inside it. Each runs after
+    every k-th committed round and once at the end.
+    """
+
+    evaluate: Callable[[np.ndarray], dict[str, float]] | None = None
+    evaluate_every: int = 10
+    export: Callable[..., None] | None = None
+    export_every: int = 20
 
 
 class Worker:

@@ -46,6 +46,8 @@ DOORS = {
     "flask": ["kbdfl.server"],
     "werkzeug": ["kbdfl.server"],
     "waitress": ["kbdfl.server"],
+    "limits": ["kbdfl.server.rates"],
+    "prometheus_client": ["kbdfl.server.monitoring"],
     "onnx": ["kbdfl.export"],
     "onnxruntime": ["kbdfl.export"],
     "tokenizers": ["kbdfl.text"],

@@ -2,10 +2,8 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbdfl.cli.common import json_option, progress, show
+from kbdfl.cli.server_process import server_process
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kbdfl.run import RunConfig
 
 QUICK_USERS = 100  # held-out users that the quick demo measures on: some 70,000 words
-START_S = 120.0  # a server that has not begun to listen by then has failed
 
 
 @click.command()
@@ -77,7 +73,9 @@ def demo(
         f"{len(population):,} phones, model {settings.preset}, {config.rule.rounds:,} rounds of {config.rule.cohort}. "
         "FedAdam on the server; the output bias starts from public word frequencies."
     )
-    with _server(config, folder.path / "server", port) as url:
+    options = ("--port", str(port), "--export-every", "200")
+    with server_process(config, folder.path / "server", *options) as served:
+        url = served.url
         say(f"dashboard  {url}/\nkeyboard   {url}/keyboard")
         client = ServerClient(url, connections=workers + 3)
         phones = Fleet(client, population, workers=workers, seed=seed)
@@ -129,38 +127,6 @@ def _config(quick: bool, rounds: int | None, seed: int) -> "RunConfig":
 
 def _teller(as_json: bool) -> Any:
     return lambda text: click.echo(text, err=as_json)
-
-
-@contextmanager
-def _server(config: "RunConfig", folder: Path, port: int) -> "Iterator[str]":
-    """A `kbdfl serve` of its own process; gives its address."""
-    from kbdfl.errors import ServerUnavailable
-
-    folder.mkdir(parents=True)
-    config_file, port_file, log_file = folder / "demo.toml", folder / "port", folder / "server.log"
-    config_file.write_text(config.to_toml(), "utf-8")
-    command = [sys.executable, "-m", "kbdfl", "serve", "--config", str(config_file), "--folder", str(folder)]
-    command += ["--port", str(port), "--port-file", str(port_file), "--export-every", "200"]
-    with open(log_file, "wb") as log:
-        # Its own session: Ctrl-C reaches this process alone, which then ends the server in order.
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        deadline = time.monotonic() + START_S
-        while not port_file.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                lines = log_file.read_text("utf-8", "replace").strip().splitlines()
-                raise ServerUnavailable(
-                    f"the server did not start: {lines[-1] if lines else 'it said nothing'}"
-                )
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port_file.read_text().strip()}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _measure(folder: Any, source: Any, population: Any, *, users: int | None) -> dict[str, Any]:

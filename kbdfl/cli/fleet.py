@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 @click.option(
     "--workers", type=int, default=os.cpu_count(), show_default=True, help="Phones trained at once."
 )
+@click.option(
+    "--tokens-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Enrolment tokens, one a line, as `kbdfl admin tokens` prints them.",
+)
 @click.option("--name", help="Name of the run folder.")
 @click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go."
@@ -39,6 +44,7 @@ def fleet(
     source: str,
     dropout: float,
     workers: int,
+    tokens_file: Path | None,
     name: str | None,
     runs: Path,
     seed: int,
@@ -59,10 +65,11 @@ def fleet(
         raise ConfigError(f"workers must be >= 1, got {workers}")
     if devices < 0:
         raise ConfigError(f"devices must be >= 0, got {devices}")
+    tokens = tokens_file.read_text("utf-8", "replace").split() if tokens_file else ()
     client = ServerClient(url, connections=workers + 3)
     client.get("/healthz")
     population = Population(open_logs(source, seed=seed, devices=devices), devices=devices)
-    phones = Fleet(client, population, workers=workers, seed=seed, dropout=dropout)
+    phones = Fleet(client, population, workers=workers, seed=seed, dropout=dropout, tokens=tokens)
     folder = RunFolder.create(runs, name, default="fleet")
     play(phones, client)
     harvest(client, folder)

@@ -15,6 +15,8 @@ COMMANDS = {
     "simulate": "Run federated rounds in this process.",
     "serve": "Serve a federated task over HTTP, with its dashboard and keyboard.",
     "fleet": "Play phones against a server over HTTP.",
+    "admin": "Make an administrator's credentials and phones' enrolment tokens.",
+    "audit-log": "Check the record of what was done to a served task.",
     "data": "Generate typing logs, or describe them.",
     "export": "Write a run's model as an ONNX bundle.",
     "evaluate": "Measure a bundle on typing logs.",
@@ -37,6 +39,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
+        name = name.replace("-", "_")
         return getattr(importlib.import_module(f"kbdfl.cli.{name}"), name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,11 +1,13 @@
 """`kbdfl serve`: one federated task over HTTP, with its dashboard and its keyboard."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from kbdfl.cli.common import json_option, show
+from kbdfl.cli.guard import Guard, guard_options
 from kbdfl.cli.options import config_from, run_options
 
 if TYPE_CHECKING:
@@ -32,12 +34,23 @@ CONFIG = "config.toml"
     "--port-file", type=click.Path(path_type=Path, dir_okay=False), help="Gets the port once it is served."
 )
 @click.option(
-    "--threads", type=click.IntRange(1, 64), default=8, show_default=True, help="Requests handled at once."
+    "--threads", type=click.IntRange(1, 64), default=32, show_default=True, help="Requests handled at once."
 )
 @click.option(
     "--export-every", type=click.IntRange(1), default=50, show_default=True, help="Rounds between exports."
 )
 @click.option("--no-evaluate", is_flag=True, help="Do not measure recall on held-out users.")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the log."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["warning", "info"]),
+    default="warning",
+    show_default=True,
+    help="info = a line a request too.",
+)
+@guard_options
 @json_option
 def serve(
     folder: Path | None,
@@ -47,7 +60,10 @@ def serve(
     threads: int,
     export_every: int,
     no_evaluate: bool,
+    log_format: str,
+    log_level: str,
     as_json: bool,
+    guard: Guard,
     **options: Any,
 ) -> None:
     """Serve a federated task until interrupted.
@@ -55,19 +71,22 @@ def serve(
     Phones use /v1, people the dashboard at / and the keyboard at /keyboard. A folder that was served before
     is resumed: the round in flight when it stopped is abandoned, everything before is kept.
     """
-    import logging
-
     from kbdfl.coordinator import Coordinator
     from kbdfl.params import write_atomically
     from kbdfl.rng import stream
     from kbdfl.run import build_task, checkpoint_facts
-    from kbdfl.server import serving
+    from kbdfl.server import logs, serving
+    from kbdfl.server.administration import Administration
     from kbdfl.server.app import create_app
+    from kbdfl.server.credentials import Credentials, token_of
     from kbdfl.server.service import TaskService
     from kbdfl.server.store import SqliteStore
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    logs.configure(log_format, log_level)
     folder, config = _resume(folder, options)
+    rates = guard.rates_on(host)
+    given = token_of(guard.admin_token_file) if guard.admin_token_file else None
+    credentials = Credentials(folder, given=given)
     # The port first: a server that cannot have it says so at once and leaves nothing behind.
     with serving.listen(host, port) as listener:
         source, texts = _logs(config, evaluate=not no_evaluate)
@@ -80,21 +99,26 @@ def serve(
             coordinator = Coordinator(built.task, built.params, store=store, random=random)
             write_atomically(folder / CONFIG, config.to_toml().encode())
             built.vocabulary.save(folder / "tokenizer.json")
+            enrolment = guard.enrolment_on(host)
+            administration = Administration(folder, wall_clock=time.time, enrolment=enrolment, rates=rates)
         except BaseException:
             store.close()
             raise
-        service = TaskService(coordinator, store, background=background)
+        service = TaskService(coordinator, store, background=background, administration=administration)
         service.start()
         try:
             limit = built.task.max_report_bytes
             server = serving.HttpServer(
-                create_app(service),
+                create_app(service, credentials=credentials, secure_cookies=not guard.near(host)),
                 listener,
                 threads=threads,
                 max_body_bytes=limit,
                 traffic=service.traffic,
+                trusted_proxy=guard.trusted_proxy,
             )
             links = {"dashboard": f"{server.url}/", "keyboard": f"{server.url}/keyboard"}
+            if credentials.configured:
+                links["admin"] = f"{server.url}/admin"
             lines = "\n".join(f"{name:<10} {link}" for name, link in links.items())
             show({"folder": str(folder), "port": server.port} | links, as_json=as_json, text=lines)
             click.get_text_stream("stdout").flush()

@@ -146,8 +146,9 @@ const STATES = ["training", "reported", "waiting", "resting"]; // what enrolled 
 function showStatus(status) {
   const done = status.totals.committed + status.totals.abandoned;
   const finished = status.phase === "finished";
-  $("phase").dataset.phase = status.phase;
-  set("phase", finished ? "finished" : "learning");
+  const held = !finished && status.state !== "open"; // an administrator has paused or stopped it
+  $("phase").dataset.phase = held ? status.state : status.phase;
+  set("phase", finished ? "finished" : held ? status.state : "learning");
   set("phase-text", finished
     ? (status.settled ? "All rounds are done; the keyboard has the final model." : "All rounds are done; the last measurement is running.")
     : [`${status.rule.cohort} reports a round`,

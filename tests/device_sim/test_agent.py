@@ -46,9 +46,9 @@ def test_a_phone_states_its_tier_as_it_checks_in(served, new_phone, monkeypatch,
     with served(cohort=2) as (service, url):
         stated = []
 
-        def check_in(device, *, tier, _check_in=service.check_in):
+        def check_in(device, *, tier, again, _check_in=service.check_in):
             stated.append(tier)
-            return _check_in(device, tier=tier)
+            return _check_in(device, tier=tier, again=again)
 
         monkeypatch.setattr(service, "check_in", check_in)
         assert cycle(new_phone(url, **options)).outcome == "reported"
@@ -419,7 +419,7 @@ def test_a_check_in_answered_with_rubbish_is_one_line(impostor, log, vocabulary,
     model = encode_model(params, version=assignment.version, spec_hash=assignment.spec)
     answers = {"/v1/check-in": CHECK_INS[name](assignment), f"/v1/models/{assignment.version}": model}
     client = ServerClient(impostor(answers=answers))
-    client.enrol = lambda public_key: "ann"
+    client.enrol = lambda public_key, token: "ann"
     with pytest.raises(KbdflError) as error:
         cycle(Phone(client, log, vocabulary))
     one_line(error)
@@ -430,7 +430,7 @@ def test_an_assignment_of_endless_epochs_is_declined_at_once(impostor, log, voca
     endless = whole(assignment, client=assignment.to_json()["client"] | {"epochs": 10**12})
     answers = {"/v1/check-in": endless, f"/v1/models/{assignment.version}": model}
     client = ServerClient(impostor(answers=answers))
-    client.enrol = lambda public_key: "ann"
+    client.enrol = lambda public_key, token: "ann"
     started = time.monotonic()
     assert cycle(Phone(client, log, vocabulary)).outcome == "declined"
     assert time.monotonic() - started < 20

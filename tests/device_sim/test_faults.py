@@ -126,11 +126,11 @@ def test_the_watch_sees_a_refusal_that_changed_something(storm, monkeypatch):
 
 
 def test_the_watch_sees_a_version_that_was_skipped(storm, monkeypatch):
-    def skipping(self, now, _close=Coordinator._close):
+    def skipping(self, now, instead=None, _close=Coordinator.close):
         self.version += 1
-        return _close(self, now)
+        return _close(self, now, instead)
 
-    monkeypatch.setattr(Coordinator, "_close", skipping)
+    monkeypatch.setattr(Coordinator, "close", skipping)
     with pytest.raises(InvariantBroken, match="was followed by"):
         storm(0)
 

@@ -181,12 +181,13 @@ def hash_of(name):
 def test_few_frames_wait_however_large_the_cohort_is(play, monkeypatch, algorithm):
     waiting = []
 
-    def pop(self, *, ahead, _pop=simulate.Flight.pop):
-        job, done = _pop(self, ahead=ahead)
+    def pop(self, _pop=simulate.Flight.pop):
+        job, done = _pop(self)
         waiting.append(len(self._frames))
         return job, done
 
     monkeypatch.setattr(simulate.Flight, "pop", pop)
-    play(workers=2, algorithm=algorithm, rule={"rounds": 3, "cohort": 20, "over_selection": 1.0})
+    rule = {"rounds": 3, "cohort": 20, "over_selection": 1.0}
+    play(workers=2, algorithm=algorithm, rule=rule, together=False)
     # A phone that begins later may arrive before those that are computed already.
     assert 2 * simulate._AHEAD - 1 <= max(waiting) <= 3 * simulate._AHEAD

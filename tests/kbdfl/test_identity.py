@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbdfl.errors import Unauthorised
-from kbdfl.identity import device_id, generate_key, new_nonce, public_key, sign_request, verify_request
+from kbdfl.identity import (
+    Signer,
+    device_id,
+    generate_key,
+    new_nonce,
+    public_key,
+    sign_request,
+    verify_request,
+)
 
 KEY = bytes(range(32))
 PUBLIC = public_key(KEY)
@@ -114,3 +122,11 @@ def test_keys_and_nonces_of_other_forms_are_refused():
         device_id(b"short")
     with pytest.raises(Unauthorised, match="nonce"):
         sign_request(KEY, **REQUEST, timestamp=NOW, nonce="short")
+
+
+def test_a_signer_signs_as_its_key_does():
+    signer = Signer(KEY)
+    assert signer.device == device_id(PUBLIC)
+    signed = signer.sign(**REQUEST, timestamp=NOW, nonce="0" * 16)
+    assert signed == sign_request(KEY, **REQUEST, timestamp=NOW, nonce="0" * 16)
+    verify_request(PUBLIC, **REQUEST, headers=signed, now=NOW)

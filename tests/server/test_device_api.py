@@ -83,9 +83,9 @@ def test_check_in_tells_a_phone_that_is_not_needed_when_to_come_back(phone):
 def test_a_phone_may_state_its_tier_as_it_checks_in(phone, service, monkeypatch, body, tier):
     stated = []
 
-    def check_in(device, now, *, tier, _check_in=service._coordinator.check_in):
+    def check_in(device, now, *, tier, again, _check_in=service._coordinator.check_in):
         stated.append(tier)
-        return _check_in(device, now, tier=tier)
+        return _check_in(device, now, tier=tier, again=again)
 
     monkeypatch.setattr(service._coordinator, "check_in", check_in)
     answer = phone.signed("POST", "/v1/check-in", body, content_type="application/json")
@@ -289,7 +289,7 @@ def test_unknown_addresses_and_methods_are_problem_documents(client, problem):
 def test_a_fault_of_the_server_says_nothing_about_itself(
     service, client, phone, problem, monkeypatch, caplog
 ):
-    def fail(device, *, tier):
+    def fail(device, *, tier, again):
         raise RuntimeError("a secret detail")
 
     monkeypatch.setattr(service, "check_in", fail)

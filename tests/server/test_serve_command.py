@@ -117,3 +117,40 @@ def test_a_port_in_use_ends_in_one_line_and_leaves_no_folder(tmp_path):
     assert answer.stdout == ""
     assert answer.stderr.strip().endswith(f"port {port} on 127.0.0.1 is in use; choose another with --port")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_guarded_server_lets_in_a_fleet_with_tokens_and_nobody_else(serve, tmp_path):
+    folder, tokens, secret = tmp_path / "served", tmp_path / "tokens", tmp_path / "secret"
+    folder.mkdir()
+    secret.write_text("the operator's token\n")
+
+    def kbdfl(*arguments):
+        command = [sys.executable, "-m", "kbdfl", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+
+    tokens.write_text(kbdfl("admin", "tokens", folder, "--count", 20).stdout)
+    guarded = ["--enrolment", "token", "--admin-token-file", str(secret)]
+    process, url = serve(*SMALL, "--no-evaluate", *guarded)
+    assert url, process.communicate()[1]
+    fleet = ["fleet", "--server", url, "--devices", 20, "--runs", tmp_path / "runs"]
+    without = kbdfl(*fleet)
+    assert without.returncode == 2
+    assert "an enrolment token of 32 hex digits is needed here" in without.stderr
+    few = tmp_path / "few"
+    few.write_text("0" * 32)
+    assert "need as many enrolment tokens, got 1" in kbdfl(*fleet, "--tokens-file", few).stderr
+    played = kbdfl(*fleet, "--tokens-file", tokens, "--json")
+    assert played.returncode == 0, played.stderr
+    assert status(url)["totals"]["committed"] == 5
+
+    request = urllib.request.Request(
+        f"{url}/v1/admin/rounds", headers={"Authorization": "Bearer the operator's token"}
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        assert [row["round"] for row in json.load(answer)["rounds"]] == [4, 3, 2, 1, 0]
+    whole = kbdfl("audit-log", "verify", folder)
+    assert whole.stdout.startswith("11 entries are whole"), whole.stderr
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    assert f"admin      {url}/admin" in out.splitlines()

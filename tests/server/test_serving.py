@@ -155,3 +155,19 @@ def test_a_server_may_be_stopped_again_after_it_has_closed():
     server.stop()
     server.stop()
     assert server._closed
+
+
+@pytest.mark.parametrize(("proxy", "address"), [(None, b"127.0.0.1"), ("127.0.0.1", b"192.0.2.7")])
+def test_only_a_trusted_proxy_says_whom_a_request_is_from(proxy, address):
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Length", str(len(environ["REMOTE_ADDR"])))])
+        return [environ["REMOTE_ADDR"].encode()]
+
+    server = HttpServer(app, listen("127.0.0.1", 0), threads=1, max_body_bytes=1_000, trusted_proxy=proxy)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        assert ask(server, "GET", "/", headers={"X-Forwarded-For": "192.0.2.7"})[1] == address
+    finally:
+        server.stop()
+        thread.join()

@@ -70,7 +70,6 @@ def test_what_was_saved_comes_back_after_a_restart(reopen):
     store = reopen(facts={"preset": "tiny"})
     store.save(result(0, 1), params(1), state(1))
     store.save(result(1, 1, status="abandoned"), params(1), state(1))
-    store.enrol("phone", b"k" * 32, 5.0)
     store.measured(0, {"recall_top1": 0.25, "recall_top3": 0.5})
     rows, totals = store.metrics(), store.totals()
     store = reopen()
@@ -80,7 +79,6 @@ def test_what_was_saved_comes_back_after_a_restart(reopen):
     assert saved.server_state.keys() == {"m", "v"}
     np.testing.assert_array_equal(saved.server_state["v"], state(1)["v"])
     assert (store.metrics(), store.totals()) == (rows, totals)
-    assert store.public_key("phone") == b"k" * 32
     _, _, facts = load_checkpoint(store.newest_checkpoint())
     assert (facts["preset"], facts["round"], facts["version"]) == ("tiny", 0, 1)
 
@@ -207,7 +205,6 @@ def test_a_killed_server_leaves_the_folder_to_the_next(tmp_path):
         "from kbdfl.model import CifgConfig; from kbdfl.rounds import RoundResult\n"
         "spec = CifgConfig(vocab=8, embed=2, hidden=3).spec\n"
         "store = SqliteStore(sys.argv[1], spec)\n"
-        "store.enrol('phone', b'k' * 32, 1.0)\n"
         "result = RoundResult(0, 'committed', 1, 4, 0, 9, 9, 2.0, 10, 20, 0.0, 1.0)\n"
         "store.save(result, np.ones(spec.size, np.float32), {})\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
@@ -215,7 +212,6 @@ def test_a_killed_server_leaves_the_folder_to_the_next(tmp_path):
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)]).returncode == -9
     store = SqliteStore(tmp_path, SPEC)
     assert store.load().version == 1
-    assert store.devices() == 1
     store.close()
 
 

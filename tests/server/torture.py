@@ -40,6 +40,7 @@ from kbdfl.errors import Conflict, KbdflError
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.params import digest, load_checkpoint
 from kbdfl.rng import seed_of, stream
+from kbdfl.rounds import OpenRound
 from kbdfl.server import serving
 from kbdfl.server.app import create_app
 from kbdfl.server.service import TaskService
@@ -295,7 +296,9 @@ def _summary(folder: Path, phones: Phones, reckoning: Reckoning, ready: list[flo
     if row is not None:
         state = unpack((folder / f"in-flight-{row[0]}.bin").read_bytes(), classes=STATE_CLASSES)
         if state["round"] == reckoning.round + 1:
-            open_ = {sha for _, sha in state["open"]["counted"]}
+            open_round = OpenRound(TASK.algorithm.gathering(TASK.config.spec.size))
+            open_round.restore(state["open"])
+            open_ = {sha for _, sha in open_round.counted}
     lost = phones.acknowledged - reckoning.counted.keys() - open_
     assert not lost, f"{len(lost)} acknowledged reports are in no round"
     return {

@@ -1,8 +1,8 @@
-"""`kbdfl bench`: our kernels beside their peers on the same arrays, interleaved."""
+"""`kbdfl bench`: our kernels beside their peers on the same arrays, interleaved; and what a fleet and a server bear."""
 
 import click
 
-from kbdfl.cli.bench import client, fleet, kernels
+from kbdfl.cli.bench import client, fleet, kernels, server
 
 
 @click.group()
@@ -13,3 +13,4 @@ def bench() -> None:
 bench.add_command(client.client)
 bench.add_command(fleet.fleet)
 bench.add_command(kernels.kernels)
+bench.add_command(server.server)

@@ -1,0 +1,86 @@
+"""The part of a server's database that is not about rounds: a connection of its own to the same file.
+
+Commands may open it while a server runs on the folder: SQLite lets one writer in at a time.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kbdfl.errors import DataError, ModelError, ServerUnavailable
+
+DATABASE = "server.sqlite3"
+SCHEMA = Path(__file__).with_name("records.sql")
+PATIENCE_S = 10.0  # for another process that writes
+
+
+class Records:
+    """Devices, tokens, the task's state and the audit log in the database of `folder`. Thread-safe.
+
+    Raises ModelError if the file is no database of a server.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = Path(folder) / DATABASE
+        self._mutex = threading.RLock()
+        try:
+            self._connection = sqlite3.connect(
+                self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                self._connection.execute("PRAGMA synchronous = FULL")
+                self._connection.executescript(SCHEMA.read_text("utf-8"))
+            except BaseException:
+                self._connection.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            raise ModelError(f"{self.path} is not a database of this server: {error}") from None
+
+    @classmethod
+    def existing(cls, folder: Path) -> "Records":
+        """Those of a folder that was served before; raises DataError if it was not."""
+        if not (Path(folder) / DATABASE).is_file():
+            raise DataError(f"{folder} must be a folder that `kbdfl serve` has kept; it has no {DATABASE}")
+        return cls(folder)
+
+    def close(self) -> None:
+        with self._mutex:
+            self._connection.close()
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction, durable once the outermost block is left, and all of it or nothing.
+
+        Raises ServerUnavailable if the disk takes nothing now, or another process writes for too long.
+        """
+        with self._mutex:
+            if self._connection.in_transaction:  # this thread's own
+                yield self._connection
+                return
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                    self._connection.execute("COMMIT")
+                except BaseException:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                raise ServerUnavailable(
+                    f"{self.path.name} cannot be written now ({error}); try again"
+                ) from None
+
+    def rows(self, query: str, *arguments: Any) -> list[tuple]:
+        """What a query finds."""
+        with self._mutex:
+            return self._connection.execute(query, arguments).fetchall()
+
+    def one(self, query: str, *arguments: Any) -> Any:
+        """The first value of the first row; None without one."""
+        found = self.rows(query, *arguments)
+        return found[0][0] if found else None
