@@ -34,6 +34,7 @@ from kbdfl.snapshot import pack, unpack
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
+IN_FLIGHT_FORMAT = 1  # of what a crash leaves of the open round
 KEPT_VERSIONS = 4  # in an asynchronous task, for phones that checked in just before the newest
 
 
@@ -300,7 +301,7 @@ class TaskService:
     def _in_flight(self) -> dict[str, Any] | None:
         with self._lock:
             state = self._coordinator.in_flight()
-            return state and state | {"clock_s": self._clock()}
+            return state and state | {"format": IN_FLIGHT_FORMAT, "clock_s": self._clock()}
 
     def _keep_in_flight(self, state: dict[str, Any] | None) -> None:
         if state is not None:
@@ -315,7 +316,9 @@ class TaskService:
         except (DataError, ModelError) as error:
             log.warning("the round in flight begins anew: %s", error)
             return
-        if state and state["round"] == self._coordinator.round:
+        if state and state.get("format") != IN_FLIGHT_FORMAT:
+            log.warning("the round in flight begins anew: another version of this program kept it")
+        elif state and state["round"] == self._coordinator.round:
             away_s = max(0.0, self.wall_clock() - kept[1])
             self._coordinator.resume(state, shift_s=self._clock() - state["clock_s"] - away_s)
 

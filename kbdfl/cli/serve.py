@@ -69,7 +69,7 @@ def serve(
     """Serve a federated task until interrupted.
 
     Phones use /v1, people the dashboard at / and the keyboard at /keyboard. A folder that was served before
-    is resumed: the round in flight when it stopped is abandoned, everything before is kept.
+    is resumed where it was, with the reports of its open round that were acknowledged.
     """
     from kbdfl.coordinator import Coordinator
     from kbdfl.params import write_atomically
