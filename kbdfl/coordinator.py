@@ -204,7 +204,7 @@ class Coordinator:
         change = self._read_change(report.control, assignment) if report.control is not None else None
         scale = self.task.algorithm.mode.scale(staleness)
         if summed:
-            self._now.awaited += 1
+            self._now.await_sum(staleness)
         else:
             self._now.gathered.add(device, report.update, assignment.draws, weight=weight, scale=scale)
         if change is not None:

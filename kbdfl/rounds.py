@@ -8,13 +8,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kbdfl.algorithms.aggregate import Gathering
-from kbdfl.errors import ModelError
+from kbdfl.algorithms.aggregate import Gathering, RunningSum
+from kbdfl.errors import Conflict, ModelError
 from kbdfl.transform import Update
 from kbdfl.wire import Report, decode_report
 
 LOSS_STEP = 2.0**-20
-_COUNTERS = ("staleness", "examples", "tokens", "loss", "uplink_bytes", "downlink_bytes")  # of an `OpenRound`
+_COUNTERS = (
+    "awaited",
+    "staleness",
+    "examples",
+    "tokens",
+    "loss",
+    "uplink_bytes",
+    "downlink_bytes",
+)  # of an `OpenRound`
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +87,14 @@ class OpenRound:
     loss: int = 0  # nats, in steps of LOSS_STEP: whole numbers add up exactly, in any order
     uplink_bytes: int = 0
     downlink_bytes: int = 0
+
+    def await_sum(self, staleness: int) -> None:
+        """A report's update comes in a sum. Raises Conflict where it must come by itself."""
+        if staleness or not isinstance(self.gathered, RunningSum):
+            raise Conflict(
+                "an update that is stale, or for a robust aggregate, must come by itself, not in a sum"
+            )
+        self.awaited += 1
 
     def count(self, fingerprint: tuple[str, bytes], report: Report, *, staleness: int, nbytes: int) -> None:
         """One more report, a frame of `nbytes`."""

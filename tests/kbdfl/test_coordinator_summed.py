@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kbdfl.algorithms import Algorithm, ClientRule, FedAdam, FedAvg, FedYogi
+from kbdfl.algorithms import Algorithm, ClientRule, FedAdam, FedAvg, FedBuff, FedYogi, Median
 from kbdfl.algorithms.aggregate import RunningSum
 from kbdfl.algorithms.base import chain
 from kbdfl.coordinator import Coordinator
@@ -395,3 +395,36 @@ def test_a_summed_report_that_is_too_large_late_or_comes_after_the_end_is_refuse
         assert coordinator.report("a", frame, 101.0).closed.status == "committed"
         late, _ = Summed.of(reports[1][2], max_bytes=1 << 20)
         assert refusal(coordinator, "b", late) == refusal(coordinator, "b", reports[1][2]) == (Conflict, text)
+
+
+def test_a_resumed_round_still_waits_for_its_sums():
+    task = make_task()
+    coordinator = coordinate(task)
+    reports = []
+    for device in DEVICES[:2]:
+        assignment = coordinator.check_in(device, 100.0)
+        reports.append((assignment, device, frame_of(task, assignment, device)))
+    summed, _ = Summed.of(reports[0][2], max_bytes=1 << 20)
+    coordinator.report(DEVICES[0], summed, 101.0)
+    again = coordinate(task)
+    again.resume(coordinator.in_flight(), shift_s=0.0)
+    with pytest.raises(RuntimeError, match="are in no sum"):
+        again.report(DEVICES[1], reports[1][2], 102.0)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [Algorithm(mode=FedBuff(), server=FedAvg()), Algorithm(aggregate=Median())]
+)
+def test_an_update_that_must_come_by_itself_is_refused_in_a_sum(algorithm):
+    task = make_task(algorithm, cohort=1, over_selection=1.0)
+    coordinator = coordinate(task)
+    late, other = (
+        (coordinator.check_in(device, 100.0) for device in DEVICES[:2])
+        if isinstance(algorithm.mode, FedBuff)
+        else (coordinator.check_in(DEVICES[0], 100.0), None)
+    )
+    if other is not None:  # a version is committed before the first phone reports
+        coordinator.report(DEVICES[1], frame_of(task, other, DEVICES[1]), 101.0)
+    summed, _ = Summed.of(frame_of(task, late, DEVICES[0]), max_bytes=1 << 20)
+    with pytest.raises(Conflict, match="must come by itself"):
+        coordinator.report(DEVICES[0], summed, 102.0)
