@@ -70,12 +70,10 @@ def bundle(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def app(bundle):
-    return create_app(
-        SimpleNamespace(
-            task=SimpleNamespace(name="a test", max_report_bytes=1 << 20), current_bundle=lambda: bundle
-        )
-    )
+def app(bundle, tmp_path_factory):
+    task = SimpleNamespace(name="a test", max_report_bytes=1 << 20)
+    folder = tmp_path_factory.mktemp("served")
+    return create_app(SimpleNamespace(task=task, folder=folder, current_bundle=lambda: bundle))
 
 
 @pytest.fixture(scope="module")
