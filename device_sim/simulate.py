@@ -96,7 +96,8 @@ class Simulation:
         self._devices: dict[str, Device] = {}
         self._asynchronous = isinstance(mode, FedBuff)
         plain = isinstance(config.algorithm.aggregate, Mean) and not config.algorithm.client.scaffold
-        self._together = plain and not self._asynchronous  # updates may be added up by the workers
+        self._adds_up = plain and not self._asynchronous  # updates may be added up by the workers
+        self._together = self._adds_up and self._engine.far
         self._most = mode.concurrency if isinstance(mode, FedBuff) else rule.selected
         self._until_s = settings.virtual_days * DAY_S or inf
         self._wall_s = 0.0

@@ -17,6 +17,8 @@ COMMANDS = {
     "fleet": "Play phones against a server over HTTP.",
     "admin": "Make an administrator's credentials and phones' enrolment tokens.",
     "audit-log": "Check the record of what was done to a served task.",
+    "backup": "Copy a server's folder, while it is served.",
+    "restore": "Make a folder to serve of a backup.",
     "data": "Generate typing logs, or describe them.",
     "export": "Write a run's model as an ONNX bundle.",
     "evaluate": "Measure a bundle on typing logs.",

@@ -25,6 +25,7 @@ class Engine(Protocol):
     """Workers that carry out functions of items. Closed when its `with` block is left."""
 
     workers: int
+    far: bool  # workers may be on other machines: what need not travel should stay there
 
     def share(self, array: np.ndarray) -> Shared:
         """Hand an array over to all workers, once; what comes back may be part of any item."""

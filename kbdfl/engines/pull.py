@@ -19,6 +19,8 @@ Work = tuple[float, int, Future, Callable, Any, bool]
 class PullEngine:
     """Threads that take work and have it done; what that means is `_do`'s. See `kbdfl.engines.base.Engine`."""
 
+    far = False
+
     def __init__(self, workers: int) -> None:
         if workers < 1:
             raise ConfigError(f"workers must be >= 1, got {workers}")

@@ -45,6 +45,8 @@ class _InStore:
 class RayEngine(PullEngine):
     """Ray's workers; see `kbdfl.engines.base.Engine`. With an `address` those of a cluster that runs already."""
 
+    far = True
+
     def __init__(self, workers: int, *, address: str | None = None) -> None:
         super().__init__(workers)  # refuses a wrong number before there is a Ray to end
         self._mine = not ray.is_initialized()

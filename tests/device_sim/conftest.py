@@ -137,7 +137,7 @@ def play(texts, run_config):
         built = build_task(config, training_texts=population.texts())
         held_out = evaluation_set(held_out_sentences(source, built.vocabulary, words=200, seed=1))
         simulation = Simulation(config, built, population, workers=workers, held_out=held_out)
-        simulation._together &= together
+        simulation._together = simulation._adds_up and together
         rows = []
         simulation.rounds(rows.append)
         return rows, simulation

@@ -187,7 +187,7 @@ def test_phones_that_only_say_that_they_have_learned_are_summed_too(texts, run_c
     ends = []
     for together in (False, True):
         simulation, rows = Simulation(config, built, population, held_out=None, worker=work.Stated(50)), []
-        simulation._together &= together
+        simulation._together = simulation._adds_up and together
         simulation.rounds(rows.append)
         ends.append(end((rows, simulation)))
     assert ends[0] == ends[1]

@@ -103,7 +103,7 @@ class Dying:
     def __init__(self, engine, folder):
         self._engine, self._folder, self._given = engine, folder, 0
         self.workers, self.share, self.release = engine.workers, engine.share, engine.release
-        self.combine = engine.combine
+        self.combine, self.far = engine.combine, engine.far
 
     def submit(self, function, item, **options):
         self._given += 1

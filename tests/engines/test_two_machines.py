@@ -85,7 +85,7 @@ class Lasting:
 
     def __init__(self, engine):
         self.workers, self.share, self.release = engine.workers, engine.share, engine.release
-        self.submit, self._engine, self.combined = engine.submit, engine, 0
+        self.submit, self.far, self._engine, self.combined = engine.submit, engine.far, engine, 0
 
     def combine(self, function, apart):
         self.combined += len(apart)

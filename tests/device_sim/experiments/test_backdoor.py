@@ -1,6 +1,7 @@
 """`backdoor`: who plants, what is asked of a model that may have learnt the pair, and how it is told."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def test_a_share_of_the_phones_plants_and_the_others_type_what_they_typed(data, 
 
 def test_more_attackers_are_the_same_ones_and_others(data):
     attackers = [Planted(data.population, share).attackers for share in SHARES]
-    assert all(few <= many for few, many in zip(attackers, attackers[1:], strict=False))
+    assert all(few <= many for few, many in pairwise(attackers))
 
 
 def test_what_is_asked_ends_in_the_first_trigger(data):

@@ -1,0 +1,27 @@
+"""`kbdfl backup`: a copy of a server's folder, while it is served."""
+
+from pathlib import Path
+
+import click
+
+from kbdfl.cli.common import json_option, show
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("target", type=click.Path(path_type=Path))
+@json_option
+def backup(folder: Path, target: Path, as_json: bool) -> None:
+    """Copy a server's FOLDER to TARGET, a new .tar.gz; it may be served meanwhile.
+
+    The copy is as of the last closed round. Reports of the round that is open are not in it, nor are an administrator's
+    credentials.
+    """
+    from kbdfl.server.backup import back_up
+
+    manifest = back_up(folder, target)
+    facts = {"backup": str(target), "files": len(manifest.files), "bytes": manifest.size} | manifest.facts
+    closed = manifest.facts["round"]
+    moment = "before the first round" if closed is None else f"after round {closed}"
+    text = f"{target} holds {folder} {moment}: {len(manifest.files)} files of {manifest.size:,} bytes"
+    show(facts, as_json=as_json, text=text)
