@@ -53,7 +53,9 @@ class Storm(Simulation):
         self._mail: list[tuple[float, int, Job, Done]] = []  # on their way to the server, by arrival
         self._sent = 0
         super().__init__(*arguments, **options)
-        self._adds_up = self._together = False  # each frame has a fate of its own, and the watch reads them all
+        self._adds_up = self._together = (
+            False  # each frame has a fate of its own, and the watch reads them all
+        )
         self._chance = stream(self.settings.seed, "faults")
 
     def _coordinate(self) -> None:

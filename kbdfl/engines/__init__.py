@@ -1,12 +1,12 @@
 """Where client updates are computed: the same work on threads here, in other processes, on other machines."""
 
 from kbdfl.engines.base import Engine, Shared
-from kbdfl.engines.local import ThreadEngine
+from kbdfl.engines.local import InlineEngine, ThreadEngine
 from kbdfl.errors import ConfigError
 
 ENGINES = ("threads", "processes", "ray")
 
-__all__ = ["ENGINES", "Engine", "Shared", "ThreadEngine", "open_engine"]
+__all__ = ["ENGINES", "Engine", "InlineEngine", "Shared", "ThreadEngine", "open_engine"]
 
 
 def open_engine(name: str, workers: int, *, address: str | None = None) -> Engine:

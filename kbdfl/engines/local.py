@@ -1,11 +1,13 @@
-"""Worker threads in this process. The kernels hold no interpreter lock, so threads train on all cores."""
+"""Worker threads in this process, or none. The kernels hold no interpreter lock, so threads train on all cores."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from kbdfl.engines.base import Item, Result
 from kbdfl.engines.pull import PullEngine
 
 
@@ -32,3 +34,48 @@ class ThreadEngine(PullEngine):
 
     def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
         return function(item)
+
+
+class InlineEngine:
+    """No threads: work is done as it is submitted, for work that takes less than handing it over would.
+
+    See `kbdfl.engines.base.Engine`; what has been submitted cannot be cancelled.
+    """
+
+    workers, far = 1, False
+
+    def share(self, array: np.ndarray) -> _Own:
+        """The array itself, read-only from now on."""
+        array.setflags(write=False)
+        return _Own(array)
+
+    def release(self, shared: _Own) -> None:
+        """Nothing: it goes with its last user."""
+
+    def submit(
+        self, function: Callable[[Item], Result], item: Item, *, cost: float = 0.0, apart: bool = False
+    ) -> Future[Result]:
+        """As `Engine.submit`, and done when it returns."""
+        result: Future[Result] = Future()
+        try:
+            result.set_result(function(item))
+        except Exception as error:
+            result.set_exception(error)
+        return result
+
+    def combine(self, function: Callable[[Sequence[Result]], Result], apart: Sequence[Any]) -> Result:
+        """As `Engine.combine`."""
+        return function(apart)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """As `Engine.map`, one after another."""
+        return map(function, items)
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> "InlineEngine":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()

@@ -1,9 +1,10 @@
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from kbdfl.engines import ThreadEngine
+from kbdfl.engines import InlineEngine, ThreadEngine
 from kbdfl.errors import ConfigError
 
 
@@ -71,3 +72,18 @@ def test_a_caller_that_stops_listening_ends_what_has_not_begun():
 def test_an_engine_needs_a_worker():
     with pytest.raises(ConfigError, match="workers must be >= 1, got 0"):
         ThreadEngine(0)
+
+
+def test_an_engine_without_threads_has_done_what_it_was_given():
+    begun = []
+    with InlineEngine() as engine:
+        shared = engine.share(np.arange(3.0))
+        result = engine.submit(lambda item: begun.append(item) or shared.get().sum() + item, 4)
+        assert begun == [4]
+        assert result.done()
+        assert result.result() == 7
+        assert list(engine.map(abs, [-1, 2])) == [1, 2]
+        assert engine.combine(sum, [1, 2, 3]) == 6
+        with pytest.raises(ZeroDivisionError):
+            engine.submit(lambda item: 1 // item, 0).result()
+        assert not shared.get().flags.writeable

@@ -79,6 +79,7 @@ def country(population: int, days: float, *, preset: str, seed: int, upload: str
     from kbdfl.device_sim.devices import DAY_S
     from kbdfl.device_sim.simulate import Simulation
     from kbdfl.device_sim.work import Stated
+    from kbdfl.engines import InlineEngine
     from kbdfl.run import RunConfig, Settings, build_task
     from kbdfl.task import RoundRule
 
@@ -95,7 +96,12 @@ def country(population: int, days: float, *, preset: str, seed: int, upload: str
     rule = RoundRule(cohort=COHORT, deadline_s=DEADLINE_S, pace_s=PACE_S, rounds=most)
     config = RunConfig(settings, Algorithm(upload=upload), rule)
     simulation = Simulation(
-        config, build_task(config), Phones(population), worker=Stated(WORK_TOKENS), held_out=None
+        config,
+        build_task(config),
+        Phones(population),
+        worker=Stated(WORK_TOKENS),
+        held_out=None,
+        engine=InlineEngine(),
     )
     rows: list[dict[str, Any]] = []
     started = time.perf_counter()
