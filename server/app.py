@@ -8,6 +8,7 @@ from kbdfl.server.admin_pages import admin_pages
 from kbdfl.server.assets import WebRuntime, distance_library
 from kbdfl.server.credentials import Credentials
 from kbdfl.server.device_api import device_api
+from kbdfl.server.openapi import openapi
 from kbdfl.server.pages import pages
 from kbdfl.server.run_api import run_api
 from kbdfl.server.service import TaskService
@@ -41,7 +42,7 @@ def create_app(
     app.json.sort_keys = False
     problems.install(app)
     monitoring.install(app, service)
-    for blueprint in (device_api, run_api, pages, admin_api, admin_pages):
+    for blueprint in (device_api, run_api, pages, admin_api, admin_pages, openapi):
         app.register_blueprint(blueprint)
 
     @app.after_request

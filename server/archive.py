@@ -1,7 +1,7 @@
 """Files of a folder in one gzipped tar whose first member, manifest.json, states the size and the sha256 of each other.
 
-Whatever does not fit the manifest is refused, and the manifest has a sha256 of its own, so that a file which came through
-a disk or a network with one other byte is not taken for what it was. None of this stops somebody who writes a manifest.
+Whatever does not fit the manifest is refused, and the manifest has a sha256 of its own: a file that came through a disk
+or a network with one other byte is not taken for what it was. None of this stops somebody who writes a manifest.
 """
 
 import gzip

@@ -1,9 +1,9 @@
 """A copy of a served folder that fits together, made while it is served; and a folder made of it again.
 
-The database is copied first, at one moment, by SQLite itself. The files that its rows name never change, but old ones are
-removed as rounds go on; when one that is needed went before it was copied, the copy begins anew. Nothing of the open round
-is taken, neither its files nor the row that names them: what a phone reported before its round was closed is in no backup.
-An administrator's credentials stay behind too.
+The database is copied first, at one moment, by SQLite itself. The files that its rows name never change, but old ones
+are removed as rounds go on; when one that is needed went before it was copied, the copy begins anew. Nothing of the
+open round is taken, neither its files nor the row that names them: what a phone reported before its round was closed is
+in no backup. An administrator's credentials stay behind too.
 """
 
 import errno

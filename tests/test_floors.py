@@ -47,6 +47,12 @@ DOORS = {
     "werkzeug": ["kbdfl.server"],
     "waitress": ["kbdfl.server"],
     "limits": ["kbdfl.server.rates"],
+    "msgspec": [
+        "kbdfl.server.messages",
+        "kbdfl.server.admin_messages",
+        "kbdfl.server.operations",
+        "kbdfl.server.openapi",
+    ],
     "prometheus_client": ["kbdfl.server.monitoring"],
     "onnx": ["kbdfl.export"],
     "onnxruntime": ["kbdfl.export"],

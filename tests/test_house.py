@@ -1,6 +1,7 @@
 """The house rules that a reader would otherwise have to remember."""
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -45,6 +46,68 @@ def test_nothing_is_asserted_unpickled_or_evaluated(path):
             banned = {"pickle", "marshal", "shelve", "dill", "joblib"}
             found += [(node.lineno, word) for word in names if word.split(".")[0] in banned]
     assert found == []
+
+
+def runs_what_it_reads(tree):
+    """(line, what) of all that takes data for code: pickles under any name, by import or by word, and `eval` itself."""
+    words = {
+        "pickle",
+        "_pickle",
+        "pickle5",
+        "cloudpickle",
+        "jsonpickle",
+        "dill",
+        "marshal",
+        "shelve",
+        "joblib",
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = {part for alias in node.names for part in alias.name.split(".")}
+            names |= set((getattr(node, "module", None) or "").split("."))
+            yield from ((node.lineno, word) for word in names & words)
+        elif isinstance(node, ast.Call):
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if called in ("eval", "exec", "read_pickle", "to_pickle", "__import__"):
+                yield node.lineno, called
+            elif called in ("import_module", "find_spec"):  # a module by its name
+                given = {argument.value for argument in node.args if isinstance(argument, ast.Constant)}
+                yield from ((node.lineno, word) for word in given & words)
+            elif called == "load" and len(node.args) > 2:  # numpy's third argument is allow_pickle
+                yield node.lineno, "load"
+            for keyword in node.keywords:
+                off = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
+                if keyword.arg == "allow_pickle" and not off:
+                    yield node.lineno, "allow_pickle"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_nothing_that_is_read_is_run(path):
+    assert list(runs_what_it_reads(parsed(path))) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("kernels/*.p[yx]*[xd]")), ids=name)
+def test_no_kernel_runs_what_it_reads(path):
+    assert (
+        re.findall(r"\b(?:pickle|allow_pickle|eval|exec|__import__)\b\s*\(?", path.read_text("utf-8")) == []
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle", "from pickle import loads", "import cloudpickle as c", "import a.pickle", "eval('1')",
+        "builtins.eval('1')", "exec('1')", "__import__('os')", "importlib.import_module('pickle')",
+        "np.load(path, allow_pickle=True)", "np.load(path, allow_pickle=asked)", "np.load(path, None, True)",
+        "pandas.read_pickle(path)",
+    ],
+)  # fmt: skip
+def test_what_runs_what_it_reads_is_found(text):
+    assert len(list(runs_what_it_reads(ast.parse(text)))) == 1
+    assert (
+        list(runs_what_it_reads(ast.parse("np.load(path, allow_pickle=False); re.compile(''); f.load(path)")))
+        == []
+    )
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
