@@ -171,8 +171,10 @@ class RunConfig:
 
     @classmethod
     def load(cls, path: Path) -> "RunConfig":
-        """Read a config.toml. Raises ConfigError."""
-        return cls.from_document(read_toml(path), where=str(path))
+        """Read a config.toml; its table `serve` is a server's own (`kbdfl serve`). Raises ConfigError."""
+        document = read_toml(path)
+        document.pop("serve", None)
+        return cls.from_document(document, where=str(path))
 
 
 @dataclass(frozen=True, slots=True)

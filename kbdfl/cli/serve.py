@@ -129,6 +129,33 @@ def serve(
             service.close()
 
 
+def _defaults(context: click.Context, _: click.Parameter, path: str | None) -> str | None:
+    """The options that the file's table `serve` has are those of this command, unless they are given."""
+    from kbdfl.config import read_toml
+    from kbdfl.errors import ConfigError
+
+    table = read_toml(Path(path)).get("serve", {}) if path is not None else {}
+    if not isinstance(table, dict):
+        raise ConfigError(f"serve must be a table, got {table!r}"[:200])
+    names = [each.name for each in _own_options(context.command)]
+    for name in table:
+        if name not in names:
+            raise ConfigError(f"serve has no field {name!r:.80}; its fields are {', '.join(names)}")
+    context.default_map = {name: table[name] for name in table}
+    return path
+
+
+def _own_options(command: click.Command) -> list[click.Parameter]:
+    """What says how a server runs, and not which task it serves."""
+    task = {each.name for each in run_options(click.Command("task")).params}
+    return [each for each in command.params if each.name not in task | {"as_json", "help"}]
+
+
+for _each in serve.params:
+    if _each.name == "config_file":  # read first, so that the others' defaults can come from it
+        _each.is_eager, _each.callback = True, _defaults
+
+
 def _resume(folder: Path | None, options: dict[str, Any]) -> tuple[Path, "RunConfig"]:
     """The folder and its configuration; a folder that was served before must be asked for the same again."""
     from kbdfl.errors import ConfigError

@@ -154,3 +154,50 @@ def test_a_guarded_server_lets_in_a_fleet_with_tokens_and_nobody_else(serve, tmp
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
     assert f"admin      {url}/admin" in out.splitlines()
+
+
+def test_one_file_says_which_task_is_served_and_how(serve, tmp_path):
+    file = tmp_path / "server.toml"
+    file.write_text(
+        '[run]\npreset = "tiny"\nsource = "personas"\ndevices = 20\n[round]\nrounds = 4\ncohort = 2\n'
+        '[serve]\nlog_level = "info"\nno_evaluate = true\nport = 1\n'
+    )
+    process, url = serve("--config", str(file))  # the port that is given here goes before the file's
+    assert url, process.communicate()[1]
+    assert status(url)["rounds"] == 4
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert "GET run_api.status 200" in err
+    process, url = serve("--config", str(file))  # the folder's own file has the task alone
+    assert status(url)["rounds"] == 4
+    assert "serve" not in (tmp_path / "served" / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("serve = 3", "serve must be a table, got 3"),
+        ("[serve]\nthread = 3", "serve has no field 'thread'; its fields are folder, host, port"),
+        ("[serve]\npreset = 'tiny'", "serve has no field 'preset'"),
+        ("[serve]\nthreads = 400", "400 is not in the range 1<=x<=64"),
+        ("[serve]\nport = 'x'", "'x' is not a valid integer"),
+    ],
+)
+def test_a_table_that_no_server_can_have_ends_in_one_line(table, reason, tmp_path):
+    file = tmp_path / "server.toml"
+    file.write_text(table)
+    command = [
+        sys.executable,
+        "-m",
+        "kbdfl",
+        "serve",
+        "--config",
+        str(file),
+        "--folder",
+        str(tmp_path / "new"),
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
+    assert reason in answer.stderr
+    assert not (tmp_path / "new").exists()
