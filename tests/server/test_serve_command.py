@@ -171,7 +171,7 @@ def test_one_file_says_which_task_is_served_and_how(serve, tmp_path):
     assert "GET run_api.status 200" in err
     process, url = serve("--config", str(file))  # the folder's own file has the task alone
     assert status(url)["rounds"] == 4
-    assert "serve" not in (tmp_path / "served" / "config.toml").read_text()
+    assert "[serve]" not in (tmp_path / "served" / "config.toml").read_text()
 
 
 @pytest.mark.parametrize(
