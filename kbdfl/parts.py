@@ -149,12 +149,15 @@ class _Cohort:
         pass
 
     def in_flight(self) -> dict[str, Any]:
-        selected, reported = set(self._selected), set(self._reported)
+        # Names are printable, so each has a line; one text is packed in no time, and thousands are not.
+        selected, reported = "\n".join(self._selected), "\n".join(self._reported)
         return {"started_s": self.started_s, "selected": selected, "reported": reported}
 
     def resume(self, state: dict[str, Any], *, shift_s: float) -> None:
         self.started_s = None if state["started_s"] is None else state["started_s"] + shift_s
-        self._selected, self._reported = state["selected"], state["reported"]
+        self._selected, self._reported = (
+            set(state[name].split("\n")) - {""} for name in ("selected", "reported")
+        )
 
 
 class _Slots:

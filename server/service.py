@@ -34,7 +34,7 @@ from kbdfl.snapshot import pack, unpack
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-IN_FLIGHT_FORMAT = 1  # of what a crash leaves of the open round
+IN_FLIGHT_FORMAT = 2  # of what a crash leaves of the open round
 KEPT_VERSIONS = 4  # in an asynchronous task, for phones that checked in just before the newest
 
 
