@@ -14,6 +14,7 @@ NEEDS_CC = pytest.mark.skipif(
 )
 
 
+@pytest.mark.timeout(0)
 def test_a_server_that_is_killed_loses_nothing_and_counts_nothing_twice(tmp_path):
     found = torture(tmp_path, kills=KILLS, seed=20_260)
     assert (found["kills"], found["lost"]) == (KILLS, 0)
@@ -21,6 +22,7 @@ def test_a_server_that_is_killed_loses_nothing_and_counts_nothing_twice(tmp_path
 
 
 @NEEDS_CC
+@pytest.mark.timeout(0)
 def test_a_power_cut_costs_nothing_that_was_acknowledged(tmp_path):
     found = torture(tmp_path, kills=max(4, KILLS // 2), seed=7, power=True)
     assert found["lost"] == 0
