@@ -8,7 +8,6 @@
 #ifndef KBDFL_ACCUMULATE_SIMD_H
 #define KBDFL_ACCUMULATE_SIMD_H
 
-#include "aligned.h"
 #include "packed_simd.h"
 
 #define KBDFL_GRID 1572864.0 /* 1.5 * 2^20: the last bit of a float64 near it is 2^-32 */

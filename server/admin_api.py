@@ -5,11 +5,11 @@ Every request carries `Authorization: Bearer TOKEN`. Where no administrator is c
 
 from flask import Blueprint, Response, abort, current_app, request
 
-from kbdfl.errors import ConfigError, DataError, Unauthorised
+from kbdfl.errors import DataError, Unauthorised
 from kbdfl.server import audit_log
 from kbdfl.server.administration import OPEN, PAUSED, STOPPED
 from kbdfl.server.credentials import Credentials
-from kbdfl.server.device_api import json_object, reply, service
+from kbdfl.server.device_api import json_object, reply, service, whole_number
 from kbdfl.server.rates import LOGIN
 
 admin_api = Blueprint("admin_api", __name__, url_prefix="/v1/admin")
@@ -124,8 +124,4 @@ def log() -> Response:
 
 def _before() -> int | None:
     text = request.args.get("before")
-    if text is None:
-        return None
-    if not text.isascii() or not text.isdigit() or len(text) > 15:
-        raise ConfigError(f"before must be a whole number >= 0, got {text[:20]!r}")
-    return int(text)
+    return None if text is None else whole_number("before", text)

@@ -23,7 +23,8 @@ from kbdfl.errors import ConfigError, DataError, ModelError
 from kbdfl.params import load_checkpoint, sync_folder
 from kbdfl.server import audit_log
 from kbdfl.server.archive import Manifest, pack, unpack
-from kbdfl.server.records import DATABASE, Records
+from kbdfl.server.database import DATABASE
+from kbdfl.server.records import Records
 from kbdfl.server.store import SqliteStore
 
 ENDING = ".tar.gz"

@@ -18,7 +18,7 @@ from werkzeug.exceptions import Gone, UnsupportedMediaType
 
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Wait
-from kbdfl.errors import DataError, KbdflError, NotFound
+from kbdfl.errors import ConfigError, DataError, KbdflError, NotFound
 from kbdfl.server.bodies import ModelBody
 from kbdfl.server.gate import Caller, admit
 from kbdfl.server.outcomes import note
@@ -50,6 +50,13 @@ def json_object() -> dict:
     if not isinstance(value, dict):
         raise DataError(f"the body must be a JSON object, got {type(value).__name__}")
     return value
+
+
+def whole_number(name: str, text: str) -> int:
+    """A number of a query. Raises ConfigError for any other text."""
+    if not text.isascii() or not text.isdigit() or len(text) > 15:
+        raise ConfigError(f"{name} must be a whole number >= 0, got {text[:20]!r}")
+    return int(text)
 
 
 def reply(value: dict) -> Response:

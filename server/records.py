@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kbdfl.errors import DataError, ModelError, ServerUnavailable
+from kbdfl.errors import DataError, ServerUnavailable
+from kbdfl.server.database import DATABASE, open_database
 
-DATABASE = "server.sqlite3"
 SCHEMA = Path(__file__).with_name("records.sql")
 PATIENCE_S = 10.0  # for another process that writes
 
@@ -26,19 +26,7 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / DATABASE
         self._mutex = threading.RLock()
-        try:
-            self._connection = sqlite3.connect(
-                self.path, timeout=PATIENCE_S, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                self._connection.execute("PRAGMA synchronous = FULL")
-                self._connection.executescript(SCHEMA.read_text("utf-8"))
-            except BaseException:
-                self._connection.close()
-                raise
-        except sqlite3.DatabaseError as error:
-            raise ModelError(f"{self.path} is not a database of this server: {error}") from None
+        self._connection = open_database(self.path, SCHEMA, timeout=PATIENCE_S, isolation_level=None)
 
     @classmethod
     def existing(cls, folder: Path) -> "Records":

@@ -2,9 +2,9 @@
 
 from flask import Blueprint, Response, current_app, request, url_for
 
-from kbdfl.errors import ConfigError, DataError, TooLarge
+from kbdfl.errors import DataError, TooLarge
 from kbdfl.server.assets import ASK_AGAIN, RUNTIME_MODULE
-from kbdfl.server.device_api import json_object, reply, service
+from kbdfl.server.device_api import json_object, reply, service, whole_number
 
 run_api = Blueprint("run_api", __name__, url_prefix="/v1")
 
@@ -22,10 +22,7 @@ def status() -> Response:
 @run_api.get("/metrics")
 def metrics() -> Response:
     """Rounds that came or changed after `since`; `next` is the `since` of the following request."""
-    since = request.args.get("since", "0")
-    if not since.isascii() or not since.isdigit() or len(since) > 15:
-        raise ConfigError(f"since must be a whole number >= 0, got {since[:20]!r}")
-    rows, newest = service().metrics(int(since))
+    rows, newest = service().metrics(whole_number("since", request.args.get("since", "0")))
     return reply({"rounds": rows, "next": newest})
 
 

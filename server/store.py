@@ -10,7 +10,6 @@ import fcntl
 import hashlib
 import json
 import os
-import sqlite3
 import threading
 from collections.abc import Collection
 from pathlib import Path
@@ -23,11 +22,11 @@ from safetensors.numpy import load_file, save
 from kbdfl.errors import ConfigError, ModelError
 from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, sync_folder, write_atomically
 from kbdfl.rounds import RoundResult, Saved, metrics_row
+from kbdfl.server.database import DATABASE, open_database
 from kbdfl.server.traffic import UNKNOWN, Crossed
 
 KEPT_COUNTED = 100  # rounds whose reports are known again
 KEPT_TRAFFIC = 1_000  # rounds of which the bytes of each device are kept
-SYNCHRONOUS_FULL = 2
 SCHEMA = Path(__file__).with_name("schema.sql")
 
 
@@ -50,7 +49,7 @@ class SqliteStore:
         self._mutex = threading.RLock()
         self._lock_file = _lock(self.folder / "server.lock")
         try:
-            self._database = _open(self.folder / "server.sqlite3")
+            self._database = open_database(self.folder / DATABASE, SCHEMA)
             self._check_fact("spec", spec.hash)
         except BaseException:
             self._lock_file.close()
@@ -322,23 +321,3 @@ def _lock(path: Path) -> Any:
         file.close()
         raise ConfigError(f"{path.parent} is already being served by another process") from None
     return file
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    try:
-        database = sqlite3.connect(path, check_same_thread=False)
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")  # what was acknowledged survives a power cut too
-            modes = [
-                database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
-            ]
-            if modes != ["wal", SYNCHRONOUS_FULL]:
-                raise ModelError(f"{path} must be in WAL mode with synchronous FULL, SQLite says {modes}")
-            database.executescript(SCHEMA.read_text())
-        except BaseException:
-            database.close()
-            raise
-    except sqlite3.DatabaseError as error:
-        raise ModelError(f"{path} is not a database of this server: {error}") from None
-    return database
