@@ -4,86 +4,23 @@ import errno
 import logging
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from waitress.channel import HTTPChannel
 from waitress.server import create_server
-from waitress.task import ErrorTask, WSGITask
 
 from kbdfl.errors import ConfigError
+from kbdfl.server.connections import Dispatcher, Quick, connection_class
 from kbdfl.server.polling import Loop
-from kbdfl.server.problems import CONTENT_TYPE, document
-from kbdfl.server.traffic import CLAIM, UNKNOWN, Traffic
+from kbdfl.server.traffic import Traffic
 
 MEBIBYTE = 2**20
 BACKLOG = 4096  # connections that wait to be taken; the system may set a lower limit
 GRACE_S = 5.0
-
-
-class _ProblemTask(ErrorTask):
-    """What waitress itself refuses (a malformed head, a body over the limit), said as a problem document."""
-
-    def execute(self) -> None:
-        error = self.request.error
-        body = document(error.code, str(error.body).splitlines()[0] if error.body else error.reason)
-        self.status = f"{error.code} {error.reason}"
-        self.response_headers += [("Content-Type", CONTENT_TYPE), ("X-Content-Type-Options", "nosniff")]
-        self.set_close_on_finish()
-        self.content_length = len(body)
-        self.write(body)
-
-
-class _Task(WSGITask):
-    def get_environment(self) -> dict:
-        return super().get_environment() | {CLAIM: self.channel.claim}
-
-
-class _Channel(HTTPChannel):
-    """A connection that counts what crosses it. What is read before a device has shown who it is, is its own."""
-
-    task_class = _Task
-    error_task_class = _ProblemTask
-    _device = UNKNOWN  # whom the request in hand, or the one before, came from
-    _unclaimed = 0  # bytes of the request in hand
-    _incoming = 0  # bytes that were read for the next one, which may be while the one in hand ends
-
-    def claim(self, device: str) -> None:
-        """The request in hand is `device`'s."""
-        self._device = device
-        self._count_read(device)
-
-    def recv(self, buffer_size: int) -> bytes:
-        data = super().recv(buffer_size)
-        self._incoming += len(data)
-        return data
-
-    def send(self, data: bytes, do_close: bool = True) -> int:
-        sent = super().send(data, do_close)
-        if sent:
-            self.server.traffic.add(self._device, down=sent)
-        return sent
-
-    def service(self) -> None:
-        # Nothing is read until the last answer was sent, nor while a request waits for this: all that was read is its
-        # own. What nobody claims is counted by the next request, which another thread may begin as this one ends.
-        self._count_read(UNKNOWN)
-        self._device = UNKNOWN
-        self._unclaimed, self._incoming = self._incoming, 0
-        super().service()
-
-    def handle_close(self) -> None:
-        self._count_read(UNKNOWN)
-        self._unclaimed, self._incoming = self._incoming, 0
-        self._count_read(UNKNOWN)
-        super().handle_close()
-
-    def _count_read(self, device: str) -> None:
-        if self._unclaimed:
-            self.server.traffic.add(device, up=self._unclaimed)
-            self._unclaimed = 0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -114,7 +51,8 @@ def listen(host: str, port: int) -> socket.socket:
 class HttpServer:
     """An application on a listening socket; `run` serves until `stop`. `traffic` counts what crosses.
 
-    A request that comes through the proxy at the address `trusted_proxy` is from whom the proxy says.
+    A request that comes through the proxy at the address `trusted_proxy` is from whom the proxy says. What is `quick`
+    is answered by the thread that reads: it must not wait for anything.
     """
 
     def __init__(
@@ -126,6 +64,8 @@ class HttpServer:
         max_body_bytes: int,
         traffic: Traffic | None = None,
         trusted_proxy: str | None = None,
+        quick: Quick = lambda method, path: False,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         believed = {"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set()
         logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a short queue is ordinary for a fleet
@@ -133,12 +73,15 @@ class HttpServer:
         self._closing = threading.RLock()  # reentrant: a signal may call `stop` in the middle of `run`
         self._closed = False
         self._sockets: dict = {}
+        self._scheme = "http" if tls is None else "https"
+        self._dispatcher = Dispatcher(threads, quick)
         self._server = create_server(
             app,
             map=self._sockets,
+            _dispatcher=self._dispatcher,
             sockets=[listener],
-            threads=threads,
             ident="kbdfl",
+            url_scheme=self._scheme,
             backlog=BACKLOG,
             connection_limit=1000,
             channel_timeout=120,
@@ -151,7 +94,8 @@ class HttpServer:
             trusted_proxy_headers=believed,
             clear_untrusted_proxy_headers=True,
         )
-        self._server.channel_class = _Channel
+        self._server.channel_class = connection_class(tls)
+        self._server.pull_trigger = self._wake
         self._server.traffic = traffic or Traffic()
         self.host, self.port = listener.getsockname()[:2]
 
@@ -159,11 +103,12 @@ class HttpServer:
     def url(self) -> str:
         """Where a browser on this machine finds it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
-        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+        return f"{self._scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def run(self) -> None:
         """Serve in this thread until `stop` is called; answers in progress are finished."""
         loop = Loop(self._sockets)
+        self._dispatcher.here()
         while not self._stopping.is_set():
             loop.turn(1.0)
         self._server.accepting = False
@@ -180,7 +125,11 @@ class HttpServer:
         self._stopping.set()
         with self._closing:
             if not self._closed:  # `run` may have seen the flag and closed the trigger in the meantime
-                self._server.pull_trigger()
+                self._server.trigger.pull_trigger()
+
+    def _wake(self) -> None:
+        if not self._dispatcher.is_here:
+            self._server.trigger.pull_trigger()
 
     def _busy(self) -> bool:
         return any(c.requests or c.total_outbufs_len for c in list(self._server.active_channels.values()))
@@ -188,11 +137,11 @@ class HttpServer:
 
 @contextmanager
 def running(
-    app: Callable, *, threads: int = 8, max_body_bytes: int = MEBIBYTE, traffic: Traffic | None = None
+    app: Callable, *, threads: int = 8, max_body_bytes: int = MEBIBYTE, **options: Any
 ) -> Iterator[HttpServer]:
     """An `HttpServer` on a free loopback port, serving from a thread of its own inside the `with` block."""
     listener = listen("127.0.0.1", 0)
-    server = HttpServer(app, listener, threads=threads, max_body_bytes=max_body_bytes, traffic=traffic)
+    server = HttpServer(app, listener, threads=threads, max_body_bytes=max_body_bytes, **options)
     thread = threading.Thread(target=server.run, name="kbdfl-http", daemon=True)
     thread.start()
     try:

@@ -46,6 +46,16 @@ def test_with_a_rate_no_more_is_asked(kbdfl):
     assert 0 < found["checkins_per_s"] * found["duration_s"] <= 20 * 2 + 1.5
 
 
+def test_slow_clients_are_held_and_the_others_answered(kbdfl):
+    found = bench(kbdfl, *QUICK, "--slow-clients", 20)
+    assert (found["errors"], found["error_kinds"]) == (0, {})
+    assert (found["slow_clients"], found["slow_clients_held"]) == (20, 20)
+    for name in ("report", "checkin"):
+        without, beside = found[f"{name}_p99_ms_without_slow"], found[f"{name}_p99_ms_beside_slow"]
+        assert min(without, beside) > 0
+        assert found[f"{name}_p99_ratio"] == pytest.approx(beside / without, abs=0.006)
+
+
 def test_a_herd_is_answered_and_it_is_normal_again(kbdfl):
     found = bench(kbdfl, "--herd", 40)
     assert found["herd"] == 40
@@ -58,6 +68,7 @@ def test_a_herd_is_answered_and_it_is_normal_again(kbdfl):
 def test_what_it_would_not_look_at_is_refused(kbdfl):
     for arguments, why in (
         (("--herd", 5, "--clients", 3), "--clients must not come with --herd"),
+        (("--herd", 5, "--slow-clients", 3), "--slow-clients must not come with --herd"),
         (("--devices", 5, "--cohort", 6), "--cohort must be at most --devices"),
     ):
         code, out, err = kbdfl("bench", "server", *arguments)

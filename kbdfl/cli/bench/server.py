@@ -12,6 +12,7 @@ import click
 from kbdfl.cli.bench.exchange import Exchange
 from kbdfl.cli.bench.herd import herd
 from kbdfl.cli.bench.load import Lane, Load, enrolled, percentile, trained_report
+from kbdfl.cli.bench.slow import laps
 from kbdfl.cli.common import given_options, json_option, seed_option, show
 from kbdfl.cli.server_process import Served, server_process
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS = 1_000_000  # more than any load fills
 DEADLINE_S = 3_600.0  # these phones do not drop out, so rounds end by being full
-_OF_LOAD = {"duration_s", "clients", "rate_reports", "rate_checkins", "devices"}
+_OF_LOAD = {"duration_s", "clients", "rate_reports", "rate_checkins", "devices", "slow_clients"}
 
 
 @click.command()
@@ -55,6 +56,11 @@ _OF_LOAD = {"duration_s", "clients", "rate_reports", "rate_checkins", "devices"}
 )
 @click.option("--threads", type=click.IntRange(1, 64), default=32, show_default=True, help="Of the server.")
 @click.option(
+    "--slow-clients",
+    type=click.IntRange(1),
+    help="Beside so many connections that send half a report, in turns with none of them.",
+)
+@click.option(
     "--herd",
     "size",
     type=click.IntRange(1),
@@ -72,6 +78,7 @@ def server(
     rate_reports: float,
     rate_checkins: float,
     threads: int,
+    slow_clients: int | None,
     size: int | None,
     seed: int,
     as_json: bool,
@@ -115,6 +122,7 @@ def server(
                 clients=clients,
                 rate_reports=rate_reports,
                 rate_check_ins=rate_checkins,
+                slow_clients=slow_clients,
             )
         else:
             result = _herd(served, size)
@@ -123,7 +131,13 @@ def server(
 
 
 def _load(
-    served: Served, config: "RunConfig", *, devices: int, duration_s: float, **more: Any
+    served: Served,
+    config: "RunConfig",
+    *,
+    devices: int,
+    duration_s: float,
+    slow_clients: int | None,
+    **more: Any,
 ) -> dict[str, Any]:
     from kbdfl.device_sim.agent import ServerClient, wait_for_vocabulary
 
@@ -135,8 +149,12 @@ def _load(
     load = Load(exchange, signers, report, **more)
     rss = memory_bytes(served.pid, "VmRSS")
     before_s, own_s = cpu_s(served.pid), time.process_time()
+    slow: dict[str, Any] = {}
     try:
-        elapsed_s = load.run(duration_s)
+        if slow_clients is None:
+            elapsed_s = load.run(duration_s)
+        else:
+            elapsed_s, slow = laps(load, served, clients=slow_clients, duration_s=duration_s)
     finally:
         exchange.close()
     served_s, own_s = cpu_s(served.pid) - before_s, time.process_time() - own_s
@@ -157,7 +175,7 @@ def _load(
         "server_cpu_share": round(served_s / elapsed_s, 3),
         "generator_cpu_share": round(own_s / elapsed_s, 3),
         "rss_before_bytes": rss,
-    }
+    } | slow
 
 
 def _rates(name: str, lane: Lane, elapsed_s: float) -> dict[str, Any]:
