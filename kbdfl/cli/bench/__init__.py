@@ -2,7 +2,7 @@
 
 import click
 
-from kbdfl.cli.bench import client, fleet, kernels, server
+from kbdfl.cli.bench import client, fleet, kernels, secagg, server
 
 
 @click.group()
@@ -13,4 +13,5 @@ def bench() -> None:
 bench.add_command(client.client)
 bench.add_command(fleet.fleet)
 bench.add_command(kernels.kernels)
+bench.add_command(secagg.secagg)
 bench.add_command(server.server)
