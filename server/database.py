@@ -1,12 +1,14 @@
-"""The database of a served folder: SQLite in WAL mode, and every commit flushed."""
+"""The database of a served folder: SQLite in WAL mode, and every commit flushed; and the lock of the folder."""
 
+import fcntl
 import sqlite3
 from pathlib import Path
 from typing import Any
 
-from kbdfl.errors import ModelError
+from kbdfl.errors import ConfigError, ModelError
 
 DATABASE = "server.sqlite3"  # its name in the folder
+LOCK = "server.lock"
 _MODES = {"journal_mode": "wal", "synchronous": 2}  # 2 is FULL
 
 
@@ -31,3 +33,17 @@ def open_database(path: Path, schema: Path, **options: Any) -> sqlite3.Connectio
     except sqlite3.DatabaseError as error:
         raise ModelError(f"{path} is not a database of this server: {error}") from None
     return database
+
+
+def lock_folder(folder: Path) -> Any:
+    """An open file that holds the folder's lock; the system lets go of it when the process ends, however.
+
+    Raises ConfigError if another process has it.
+    """
+    file = open(folder / LOCK, "a+b")  # noqa: SIM115 -- it is held while the folder is served
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigError(f"{folder} is already being served by another process") from None
+    return file

@@ -9,6 +9,7 @@ bytes when they do.
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,9 @@ from kbdfl.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
 
+GATHER_S = (
+    0.01  # between two copies: who comes meanwhile shares the next one, and a lone report waits for nothing
+)
 AGAIN_S = 0.2  # after a failure
 LAZY_S = 0.5  # until what nobody waits for is kept
 PATIENCE_S = 30.0  # that a report waits for
@@ -31,6 +35,7 @@ class Journal:
         self._condition, self._tries = threading.Condition(lock), threading.Condition(lock)
         self._changed = self._awaited = self._tried = self._durable = 0  # numbers of changes
         self._closing = False
+        self._next_s = 0.0  # when the next copy may be taken
         self._thread = threading.Thread(target=self._run, name="kbdfl-journal", daemon=True)
 
     def start(self) -> None:
@@ -82,11 +87,13 @@ class Journal:
         while True:
             with self._condition:
                 self._wait_for_work()
+                self._condition.wait_for(lambda: self._closing, max(0.0, self._next_s - time.monotonic()))
                 change = self._changed
                 if change == self._durable:
                     return
             kept = self._attempt()
             with self._condition:
+                self._next_s = time.monotonic() + GATHER_S
                 self._tried = change
                 if kept:
                     self._durable = change

@@ -12,6 +12,7 @@ from typing import Any
 
 from kbdfl.errors import DataError, ServerUnavailable
 from kbdfl.server.database import DATABASE, open_database
+from kbdfl.server.nonces import Nonces
 
 SCHEMA = Path(__file__).with_name("records.sql")
 PATIENCE_S = 10.0  # for another process that writes
@@ -22,6 +23,8 @@ class Records:
 
     Raises ModelError if the file is no database of a server.
     """
+
+    shared = False  # one process at a time serves by them
 
     def __init__(self, folder: Path) -> None:
         self.path = Path(folder) / DATABASE
@@ -72,3 +75,7 @@ class Records:
         """The first value of the first row; None without one."""
         found = self.rows(query, *arguments)
         return found[0][0] if found else None
+
+    def nonces(self, *, began_s: float) -> Nonces:
+        """A memory of signed requests, which begins now."""
+        return Nonces(began_s=began_s)

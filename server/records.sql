@@ -27,6 +27,12 @@ CREATE TABLE IF NOT EXISTS task_state (
     state TEXT NOT NULL CHECK (state IN ('open', 'paused', 'stopped'))
 );
 
+-- The same of tasks that have names.
+CREATE TABLE IF NOT EXISTS task_states (
+    task  TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('open', 'paused', 'stopped'))
+) WITHOUT ROWID;
+
 -- Each row's sha256 covers the one before. The head says how many rows there must be, and the last one's sha256.
 CREATE TABLE IF NOT EXISTS audit_log (
     number INTEGER PRIMARY KEY,

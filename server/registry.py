@@ -1,5 +1,8 @@
 """The devices that may take part: enrolled, with or without a token, and revoked.
 
+Where several processes share the records, what another one did holds here at once: keys, which never change, are kept
+in memory, and revocations are looked up.
+
 A token is 32 hex digits, good for one device. Only its sha256 is kept: it is drawn at random from 2^128, so a hash
 without a salt gives nothing away.
 """
@@ -19,7 +22,7 @@ OPEN, TOKEN = "open", "token"  # who may enrol: everybody, or who has a token
 
 
 class Registry:
-    """Who is enrolled, and with which key (32 bytes); thread-safe. Keys are kept in memory too."""
+    """Who is enrolled, and with which key (32 bytes); thread-safe."""
 
     def __init__(self, records: Records, *, enrolment: str = OPEN) -> None:
         if enrolment not in (OPEN, TOKEN):
@@ -35,13 +38,14 @@ class Registry:
         another device, or the device was revoked.
         """
         device = device_id(public_key)
-        if device in self._revoked:
+        if self.revoked(device):
             raise Forbidden("the device was revoked; it cannot enrol again")
+        known = self.public_key(device) is not None
         if self.enrolment == TOKEN:
             with self._records.writing() as connection:
-                _use(connection, token, device, now, known=device in self._keys)
+                _use(connection, token, device, now, known=known)
                 _insert(connection, device, public_key, now)
-        elif device not in self._keys:
+        elif not known:
             with self._records.writing() as connection:
                 _insert(connection, device, public_key, now)
         self._keys[device] = public_key
@@ -49,30 +53,38 @@ class Registry:
 
     def public_key(self, device: str) -> bytes | None:
         """The key that `device` enrolled with."""
-        return self._keys.get(device)
+        key = self._keys.get(device)
+        if key is None and self._records.shared:
+            key = self._records.one("SELECT public_key FROM devices WHERE id = ?", device)
+            if key is not None:
+                self._keys[device] = key
+        return key
 
     def revoked(self, device: str) -> bool:
         """Whether its requests are refused."""
+        if self._records.shared:
+            return self._records.one("SELECT 1 FROM revoked WHERE device = ?", device) is not None
         return device in self._revoked
 
     def revoke(self, device: str, now: float) -> None:
         """Refuse all requests of `device` from now on. Raises NotFound if it never enrolled."""
-        if device not in self._keys:
+        if self.public_key(device) is None:
             raise NotFound(f"no device {device[:60]} is enrolled")
         with self._records.writing() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO revoked (device, revoked_s) VALUES (?, ?)", (device, now)
+                "INSERT INTO revoked (device, revoked_s) VALUES (?, ?) ON CONFLICT DO NOTHING", (device, now)
             )
         self._revoked = self._revoked | {device}
 
     def __len__(self) -> int:
         """How many devices have enrolled."""
-        return len(self._keys)
+        return self._records.one("SELECT count(*) FROM devices") if self._records.shared else len(self._keys)
 
     def counts(self) -> dict[str, int]:
         """Devices enrolled and revoked, tokens made and not used."""
         unused = self._records.one("SELECT count(*) FROM tokens WHERE device IS NULL")
-        return {"enrolled": len(self._keys), "revoked": len(self._revoked), "unused_tokens": unused}
+        revoked = self._records.one("SELECT count(*) FROM revoked")
+        return {"enrolled": len(self), "revoked": revoked, "unused_tokens": unused}
 
 
 def make_tokens(records: Records, count: int, now: float) -> list[str]:
@@ -97,14 +109,18 @@ def _use(connection: sqlite3.Connection, token: str | None, device: str, now: fl
     if row[0] not in (None, device):
         raise Forbidden("the enrolment token was used by another device")
     if row[0] is None and not known:
-        connection.execute(
-            "UPDATE tokens SET device = ?, used_s = ? WHERE sha256 = ?", (device, now, _hash(token))
+        # Another process may use it at this moment.
+        mine = connection.execute(
+            "UPDATE tokens SET device = ?, used_s = ? WHERE sha256 = ? AND device IS NULL",
+            (device, now, _hash(token)),
         )
+        if mine.rowcount == 0:
+            raise Forbidden("the enrolment token was used by another device")
 
 
 def _insert(connection: sqlite3.Connection, device: str, public_key: bytes, now: float) -> None:
     connection.execute(
-        "INSERT OR IGNORE INTO devices (id, public_key, enrolled_s) VALUES (?, ?, ?)",
+        "INSERT INTO devices (id, public_key, enrolled_s) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         (device, public_key, now),
     )
 

@@ -20,6 +20,13 @@ CREATE TABLE IF NOT EXISTS rounds (
 CREATE UNIQUE INDEX IF NOT EXISTS rounds_by_revision ON rounds (revision);
 CREATE INDEX IF NOT EXISTS rounds_by_version ON rounds (version);
 
+-- What the two files of a kept version must be. Folders of earlier programs have no row for versions before.
+CREATE TABLE IF NOT EXISTS versions (
+    version       INTEGER PRIMARY KEY,
+    params_sha256 BLOB NOT NULL,
+    state_sha256  BLOB NOT NULL
+);
+
 -- The reports of the last rounds, so that a phone that did not hear the answer may ask again, and a round can be
 -- reckoned once more.
 CREATE TABLE IF NOT EXISTS counted (

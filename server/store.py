@@ -1,29 +1,32 @@
 """The server's memory: SQLite for rounds, safetensors files for parameters and optimiser state.
 
 The order of writes is the whole argument for surviving a crash: the files of a new model version are written
-and flushed first, then one transaction inserts the row that names them. A crash in between leaves files that
-no row names; they are written again when that version is made again. It is the same with the round that is open: of
-two files, the one that no row names is written over. Once the round is closed both are empty.
+and flushed first, then one transaction inserts the rows that name them, with the sha256 of each. A crash in between
+leaves files that no row names; they are written again when that version is made again. It is the same with the round
+that is open: of two files, the one that no row names is written over. Once the round is closed both are empty.
 """
 
-import fcntl
 import hashlib
 import json
+import logging
 import os
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 
+from kbdfl.coordinator import Coordinator
 from kbdfl.errors import ConfigError, ModelError
-from kbdfl.params import ParamSpec, load_checkpoint, save_checkpoint, sync_folder, write_atomically
+from kbdfl.params import ParamSpec, sync_folder
 from kbdfl.rounds import RoundResult, Saved, metrics_row
-from kbdfl.server.database import DATABASE, open_database
+from kbdfl.server.database import DATABASE, lock_folder, open_database
 from kbdfl.server.traffic import UNKNOWN, Crossed
+from kbdfl.server.turns import LocalTurn
+from kbdfl.server.versions import Content, Model, VersionFiles
+
+log = logging.getLogger(__name__)
 
 KEPT_COUNTED = 100  # rounds whose reports are known again
 KEPT_TRAFFIC = 1_000  # rounds of which the bytes of each device are kept
@@ -35,7 +38,7 @@ class SqliteStore:
 
     `spec` is the layout of the model; a folder that holds another model is refused with ModelError, a folder
     that another process serves with ConfigError. The newest `keep` versions stay on disk; every checkpoint's
-    metadata carries `facts` (JSON values), its round and its version.
+    metadata carries `facts` (JSON values), its round and its version. `damage` says what `load` could not read.
     """
 
     def __init__(
@@ -44,10 +47,12 @@ class SqliteStore:
         if keep < 1:
             raise ConfigError(f"keep must be >= 1, got {keep}")
         self.folder, self._spec, self._keep, self._facts = Path(folder), spec, keep, facts or {}
-        self.checkpoints = self.folder / "checkpoints"
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._files = VersionFiles(self.folder / "checkpoints")
+        self.checkpoints = self._files.folder
+        self.damage: str | None = None
+        self._damaged: set[int] = set()
         self._mutex = threading.RLock()
-        self._lock_file = _lock(self.folder / "server.lock")
+        self._lock_file = lock_folder(self.folder)
         try:
             self._database = open_database(self.folder / DATABASE, SCHEMA)
             self._check_fact("spec", spec.hash)
@@ -67,37 +72,60 @@ class SqliteStore:
             self._database.close()
             self._lock_file.close()
 
+    def turn(
+        self, coordinator: Coordinator, *, clock: Callable[[], float], wall_clock: Callable[[], float]
+    ) -> LocalTurn:
+        """What a service holds while it asks `coordinator`."""
+        return LocalTurn(self, coordinator, clock=clock, wall_clock=wall_clock)
+
     # rounds and models
 
     def load(self) -> Saved | None:
-        """The state after the newest closed round, or None in a fresh folder."""
+        """The state after the newest closed round, or None in a fresh folder.
+
+        If its model is damaged, the newest whole one before it takes its place, under a version that no phone has
+        seen, and `damage` says what was lost. Raises ModelError if there is none.
+        """
         with self._mutex:
             row = self._database.execute(
                 "SELECT round, version FROM rounds ORDER BY round DESC LIMIT 1"
             ).fetchone()
-        if row is None:
-            return None
-        last_round, version = row
-        params, server_state = self.model(version)
-        return Saved(last_round, version, params, server_state, self._counted(last_round))
+            if row is None:
+                return None
+            last_round, version = row
+            (params, server_state), whole = self._newest_whole(version)
+            if whole != version:
+                version += 1
+                lost = self._one("SELECT count(*) FROM rounds WHERE version > ?", whole)
+                self.damage = f"{self.damage}; of the last {lost} rounds nothing is left in the model"
+                log.warning("going on from version %d as version %d: %s", whole, version, self.damage)
+            return Saved(last_round, version, params, server_state, self._counted(last_round))
+
+    def _newest_whole(self, newest: int) -> tuple[Model, int]:
+        """The newest version that is what was kept, and its number."""
+        first: ModelError | None = None
+        for version in sorted({newest, *(v for v in self._files.kept() if v < newest)}, reverse=True):
+            try:
+                return self.model(version), version
+            except ModelError as error:
+                self._damaged.add(version)
+                first = first or error
+                self.damage = str(first)
+        raise first or ModelError(f"no version is kept in {self.checkpoints}")
 
     def kept_versions(self) -> list[int]:
         """The versions whose model and server state are on disk, the oldest first."""
-        names = [path.name.split(".")[0] for path in self.checkpoints.glob("*.server.safetensors")]
-        return sorted(int(name) for name in names if name.isdigit() and self._checkpoint(int(name)).is_file())
+        return [version for version in self._files.kept() if version not in self._damaged]
 
-    def model(self, version: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    def model(self, version: int) -> Model:
         """A kept version, float32 (P,), and the server rule's state. Raises ModelError if it is not whole."""
-        params, spec, _ = load_checkpoint(self._checkpoint(version))
-        if spec != self._spec:
-            raise ModelError(f"{self._checkpoint(version)} holds a model of another layout")
-        try:
-            server_state = load_file(self._server_state(version))
-        except FileNotFoundError:
-            raise ModelError(f"no server state at {self._server_state(version)}") from None
-        except SafetensorError as error:
-            raise ModelError(f"{self._server_state(version)} is damaged: {str(error)[:100]}") from None
-        return params, server_state
+        with self._mutex:
+            sha256 = self._database.execute(
+                "SELECT params_sha256, state_sha256 FROM versions WHERE version = ?", (version,)
+            ).fetchone()
+        content, name = self._files.read(version), str(self.checkpoints / self._files.name(version))
+        content.check(sha256, name=name)
+        return content.model(self._spec, name=name)
 
     def save(
         self,
@@ -116,12 +144,11 @@ class SqliteStore:
                 self._began_s = result.started_s
             row = metrics_row(result, wall_s=self._served_before_s + result.ended_s - self._began_s)
             known = self._one("SELECT EXISTS (SELECT 1 FROM rounds WHERE version = ?)", result.version)
+            content = None
             if result.status == "committed" or not known:
-                # The state first: a folder with a checkpoint of some version always has its server state too.
-                arrays = {name: np.ascontiguousarray(array) for name, array in server_state.items()}
-                write_atomically(self._server_state(result.version), save(arrays))
-                metadata = self._facts | {"round": result.round, "version": result.version}
-                save_checkpoint(self._checkpoint(result.version), params, self._spec, metadata)
+                facts = self._facts | {"round": result.round, "version": result.version}
+                content = Content.of(params, server_state, self._spec, facts)
+                self._files.write(result.version, content)
             with self._database:
                 self._database.execute(
                     "INSERT INTO rounds (round, version, status, metrics, revision) VALUES (?, ?, ?, ?, ?)",
@@ -133,9 +160,16 @@ class SqliteStore:
                 )
                 self._database.execute("DELETE FROM counted WHERE round <= ?", (result.round - KEPT_COUNTED,))
                 self._database.execute("DELETE FROM in_flight")
+                if content is not None:
+                    self._database.execute(
+                        "INSERT OR REPLACE INTO versions (version, params_sha256, state_sha256) VALUES (?, ?, ?)",
+                        (result.version, *content.sha256),
+                    )
+                oldest = result.version - self._keep
+                self._database.execute("DELETE FROM versions WHERE version <= ?", (oldest,))
             self._revision += 1
             self._empty_in_flight()
-            self._forget_old(result.version)
+            self._files.forget(oldest)
 
     # the open round
 
@@ -198,22 +232,13 @@ class SqliteStore:
         return tuple(rounds.get(number, set()) for number in range(newest, oldest - 1, -1))
 
     def newest_checkpoint(self) -> Path | None:
-        """The file of the newest version that a row names."""
+        """The file of the newest version that a row names, or of the one before that is whole."""
         with self._mutex:
-            version = self._one("SELECT max(version) FROM rounds")
-        return None if version is None else self._checkpoint(version)
-
-    def _checkpoint(self, version: int) -> Path:
-        return self.checkpoints / f"{version:06d}.safetensors"
-
-    def _server_state(self, version: int) -> Path:
-        return self.checkpoints / f"{version:06d}.server.safetensors"
-
-    def _forget_old(self, version: int) -> None:
-        for path in self.checkpoints.glob("*.safetensors"):
-            number = path.name.split(".")[0]
-            if number.isdigit() and int(number) <= version - self._keep:
-                path.unlink(missing_ok=True)
+            newest = self._one("SELECT max(version) FROM rounds")
+        if newest is None:
+            return None
+        whole = [version for version in self.kept_versions() if version <= newest]
+        return self._files.checkpoint(max(whole, default=newest))
 
     # metrics
 
@@ -310,14 +335,3 @@ class SqliteStore:
     def _one(self, query: str, *arguments: Any) -> Any:
         row = self._database.execute(query, arguments).fetchone()
         return None if row is None else row[0]
-
-
-def _lock(path: Path) -> Any:
-    """An open file that holds the folder's lock; the system lets go of it when the process ends, however."""
-    file = open(path, "a+b")  # noqa: SIM115 -- it is held while the folder is served
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise ConfigError(f"{path.parent} is already being served by another process") from None
-    return file

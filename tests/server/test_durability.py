@@ -138,7 +138,7 @@ def test_a_full_disk_acknowledges_nothing_and_counts_once_when_there_is_room(two
     assert not service.ready
     assert first.report(assignment["round"], frame).status_code == 503
     monkeypatch.setattr(store_module.os, "fsync", fsync)
-    service._journal.wait_healthy(20)
+    service._turn.journal.wait_healthy(20)
     assert service.ready
     assert first.report(assignment["round"], frame).json == {"accepted": True, "duplicate": True}
     second.take_part(service)

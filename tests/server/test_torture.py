@@ -6,6 +6,7 @@ import sqlite3
 
 import pytest
 
+from tests.server import torture_postgres
 from tests.server.torture import torture
 
 KILLS = int(os.environ.get("KBDFL_KILLS", "6"))
@@ -33,3 +34,10 @@ def test_a_power_cut_costs_nothing_that_was_acknowledged(tmp_path):
 def test_a_server_that_does_not_flush_is_caught_by_a_power_cut(tmp_path):
     with pytest.raises((AssertionError, sqlite3.Error)):
         torture(tmp_path, kills=4, seed=7, power=True, careless=True)
+
+
+@pytest.mark.timeout(0)
+def test_servers_on_one_task_that_are_killed_lose_nothing_and_count_nothing_twice(postgres):
+    found = torture_postgres.torture(kills=max(3, KILLS // 10), servers=2, seed=11, url=postgres)
+    assert found["lost"] == 0
+    assert found["acknowledged"] > 10

@@ -1,6 +1,7 @@
 """A server that is killed again and again while phones report and retry, and a reckoning of all that it acknowledged.
 
-`python -m tests.server.torture --kills 1000` is `make torture`. The server is a process of its own with the real HTTP
+`python -m tests.server.torture --kills 1000` is `make torture`; with `--postgres --servers 3` it is several servers on
+one task in PostgreSQL (torture_postgres.py). The server is a process of its own with the real HTTP
 server; it is killed with SIGKILL at a random moment, or just before or after a random flush, rename, truncation or
 commit. After each death its database is read: every report that was acknowledged must be in exactly one round, and the
 model must be, to the bit, what the frames of the counted reports add up to.
@@ -127,11 +128,12 @@ class Phones:
     def play(self, number: int) -> None:
         """One phone: it goes on until it is stopped, and sends a report until it hears what became of it."""
         try:
-            self._play(
-                ServerClient(self.url, connections=1, timeout_s=5.0), stream(1, "torture", str(number))
-            )
+            self._play(self._client(number), stream(1, "torture", str(number)))
         except Exception as error:
             self.errors.append(f"phone {number}: {type(error).__name__}: {error}")
+
+    def _client(self, number: int) -> ServerClient:
+        return ServerClient(self.url, connections=1, timeout_s=5.0)
 
     def _play(self, client: ServerClient, draw: np.random.Generator) -> None:
         key = identity.generate_key()
@@ -170,13 +172,48 @@ class Phones:
 
 
 @contextmanager
-def reading(folder: Path) -> Iterator[sqlite3.Connection]:
+def reading(folder: Path) -> Iterator["Books"]:
     """A copy of the server's database: who closes the last connection to one changes its files."""
     with tempfile.TemporaryDirectory() as copies:
         for path in folder.glob("server.sqlite3*"):
             shutil.copy(path, copies)
         with closing(sqlite3.connect(Path(copies) / "server.sqlite3")) as database:
-            yield database
+            yield Books(folder, database)
+
+
+class Books:
+    """What a server has kept, in a folder."""
+
+    def __init__(self, folder: Path, database: sqlite3.Connection) -> None:
+        self._folder, self._database = folder, database
+
+    def rounds(self, after: int) -> list[tuple[int, int, str, dict]]:
+        """(number, version, status, metrics) of the closed rounds after one."""
+        query = "SELECT round, version, status, metrics FROM rounds WHERE round > ? ORDER BY round"
+        return [(*row, json.loads(text)) for *row, text in self._database.execute(query, (after,))]
+
+    def counted(self, number: int) -> list[bytes]:
+        """The sha256 of the frames that a round counted."""
+        query = "SELECT sha256 FROM counted WHERE round = ?"
+        return [sha for (sha,) in self._database.execute(query, (number,))]
+
+    def params(self, version: int) -> np.ndarray:
+        return load_checkpoint(self._folder / "checkpoints" / f"{version:06d}.safetensors")[0]
+
+    def open_counted(self, number: int) -> set[bytes]:
+        """The same of the open round, if that is round `number`."""
+        row = self._database.execute("SELECT place FROM in_flight").fetchone()
+        if row is None:
+            return set()
+        state = unpack((self._folder / f"in-flight-{row[0]}.bin").read_bytes(), classes=STATE_CLASSES)
+        return counted_in(state["open"]) if state["round"] == number else set()
+
+
+def counted_in(known: dict) -> set[bytes]:
+    """The sha256 of the frames in the state of an open round."""
+    open_round = OpenRound(TASK.algorithm.gathering(TASK.config.spec.size))
+    open_round.know(known)
+    return {sha for _, sha in open_round.counted}
 
 
 def report_of(assignment: Assignment, device: str, delta: np.ndarray) -> bytes:
@@ -203,23 +240,15 @@ class Reckoning:
         self.state = TASK.algorithm.server.init(TASK.config.spec.size)
         self.counted: dict[bytes, int] = {}  # the round of a counted report
 
-    def go_on(self, folder: Path, phones: Phones) -> None:
+    def go_on(self, books: Books, phones: Phones) -> None:
         """Follow the rounds that were closed since, and look at the model after them."""
-        with reading(folder) as database:
-            newest = database.execute("SELECT coalesce(max(round), -1) FROM rounds").fetchone()[0]
-            assert newest >= self.round, f"round {self.round} was closed, and round {newest} is the last"
-            rounds = database.execute(
-                "SELECT round, version, status, metrics FROM rounds WHERE round > ? ORDER BY round",
-                (self.round,),
-            ).fetchall()
-            for number, version, status, metrics in rounds:
-                shas = [
-                    sha
-                    for (sha,) in database.execute("SELECT sha256 FROM counted WHERE round = ?", (number,))
-                ]
-                self._close(number, version, status, shas, json.loads(metrics), phones)
+        rounds = books.rounds(self.round - 1)
+        assert self.round < 0 or rounds, f"round {self.round} was closed, and is not there"
+        for number, version, status, metrics in rounds:
+            if number > self.round:
+                self._close(number, version, status, books.counted(number), metrics, phones)
         if self.round >= 0:
-            params, _, _ = load_checkpoint(folder / "checkpoints" / f"{self.version:06d}.safetensors")
+            params = books.params(self.version)
             assert digest(params) == digest(self.params), f"the model after round {self.round} is another"
 
     def _close(self, number, version, status, shas, metrics, phones) -> None:
@@ -264,7 +293,7 @@ def torture(
             point = None if chance.random() < 0.5 else (chance.choice(POINTS), chance.randint(1, 60))
             began = time.monotonic()
             process = start(port, point if number < kills else None, before=chance.random() < 0.5)
-            _wait_ready(port, process)
+            wait_ready(port, process)
             ready.append(time.monotonic() - began)
             if number == kills:
                 break
@@ -276,7 +305,8 @@ def torture(
             assert process.returncode == -signal.SIGKILL, f"the server ended by itself: {process.returncode}"
             if platter is not None:
                 platter.cut()
-            reckoning.go_on(folder, phones)
+            with reading(folder) as books:
+                reckoning.go_on(books, phones)
         time.sleep(1.0)
     finally:
         phones.stop.set()
@@ -285,20 +315,14 @@ def torture(
         process.terminate()
         process.wait()
     assert not phones.errors, phones.errors
-    reckoning.go_on(folder, phones)
-    return _summary(folder, phones, reckoning, ready)
+    with reading(folder) as books:
+        reckoning.go_on(books, phones)
+        return summary(books, phones, reckoning, ready)
 
 
-def _summary(folder: Path, phones: Phones, reckoning: Reckoning, ready: list[float]) -> dict[str, float]:
-    with reading(folder) as database:
-        row = database.execute("SELECT place FROM in_flight").fetchone()
-    open_ = set()
-    if row is not None:
-        state = unpack((folder / f"in-flight-{row[0]}.bin").read_bytes(), classes=STATE_CLASSES)
-        if state["round"] == reckoning.round + 1:
-            open_round = OpenRound(TASK.algorithm.gathering(TASK.config.spec.size))
-            open_round.restore(state["open"])
-            open_ = {sha for _, sha in open_round.counted}
+def summary(books: Books, phones: Phones, reckoning: Reckoning, ready: list[float]) -> dict[str, float]:
+    """What came of it. Raises AssertionError if an acknowledged report is in no round, open or closed."""
+    open_ = books.open_counted(reckoning.round + 1)
     lost = phones.acknowledged - reckoning.counted.keys() - open_
     assert not lost, f"{len(lost)} acknowledged reports are in no round"
     return {
@@ -333,7 +357,7 @@ def _start(
     )
 
 
-def _wait_ready(port: int, process: subprocess.Popen) -> None:
+def wait_ready(port: int, process: subprocess.Popen) -> None:
     pool = urllib3.PoolManager(retries=False, timeout=2.0)
     while process.poll() is None:
         try:
@@ -351,6 +375,8 @@ def main() -> None:
     parser.add_argument(
         "--careless", action="store_true", help="SQLite does not flush: something must be lost"
     )
+    parser.add_argument("--postgres", action="store_true", help="several servers on a task in PostgreSQL")
+    parser.add_argument("--servers", type=int, default=3, help="so many, with --postgres")
     parser.add_argument("--serve", type=Path, help="be the server of this folder")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--die-at", choices=POINTS)
@@ -363,6 +389,12 @@ def main() -> None:
         if options.die_at:
             die_at(options.die_at, options.count, before=options.before)
         serve(options.serve, options.port)
+        return
+    if options.postgres:
+        from tests.server import torture_postgres
+
+        found = torture_postgres.torture(kills=options.kills, servers=options.servers, seed=options.seed)
+        sys.stdout.write(json.dumps({"seed": options.seed} | found) + "\n")
         return
     with tempfile.TemporaryDirectory() as folder:
         how = {
