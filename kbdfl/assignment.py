@@ -31,6 +31,9 @@ class Assignment:
     round_seed        of the draws that all phones of the round make alike
     deadline_s        the report must arrive within this many seconds
     max_report_bytes  a larger report is refused
+    participations    the promise of privacy: a phone takes part in so many versions at most, 0 = without a bound,
+    separation        and at most once in so many; a phone sees to it too
+    secure            whether updates are summed unseen, so that no report is sent (`kbdfl.secagg`)
     """
 
     task: str
@@ -48,6 +51,9 @@ class Assignment:
     round_seed: int
     deadline_s: float
     max_report_bytes: int
+    participations: int
+    separation: int
+    secure: bool
 
     @property
     def draws(self) -> Draws:
@@ -105,6 +111,9 @@ class Assignment:
             round_seed=seed_of(task.seed, "round", number),
             deadline_s=task.rule.deadline_s,
             max_report_bytes=task.max_report_bytes,
+            participations=algorithm.privacy.participations,
+            separation=algorithm.privacy.separation,
+            secure=algorithm.secure.on,
         )
         if not whole.client.partial_model:
             return whole

@@ -19,17 +19,20 @@ is not thread-safe: its driver holds a lock.
 
 import hashlib
 from collections import deque
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 
 from kbdfl.algorithms import ClientRule
 from kbdfl.algorithms.aggregate import RunningSum
 from kbdfl.algorithms.mode import FedBuff
+from kbdfl.algorithms.noised import Noised
 from kbdfl.algorithms.oort import statistical_utility
 from kbdfl.algorithms.roster import Roster, Tier
-from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl, read_change
+from kbdfl.algorithms.scaffold import CONTROL_STATE, ServerControl
 from kbdfl.algorithms.selector import Selector
 from kbdfl.algorithms.server import State
 from kbdfl.assignment import Assignment
@@ -40,84 +43,77 @@ from kbdfl.model import CifgConfig
 from kbdfl.params import digest
 from kbdfl.parts import Slot, TooStale, parts
 from kbdfl.rng import seed_of
-from kbdfl.rounds import OpenRound, RoundResult, Saved, Store, Summed, check_state
+from kbdfl.rounds import (
+    Finished,
+    MaybeCentral,
+    Receipt,
+    RoundResult,
+    Saved,
+    Store,
+    Summed,
+    Wait,
+    check_books,
+    check_report,
+    check_state,
+    control_change,
+    open_round,
+    read_report,
+)
 from kbdfl.task import Task
-from kbdfl.transform import Update
-from kbdfl.wire import Report, decode_report
+from kbdfl.wire import Report
 
 # Of the objects in `Coordinator.state`.
 STATE_CLASSES = (Saved, Roster, Tier, Slot, Assignment, ClientRule, CifgConfig, Grid)
-LARGEST_LOSS = 1e9  # no model that can still be saved loses more; a sum over any cohort stays a number
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing to do now; come back later."""
-
-    retry_after_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """All rounds are over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """A report was counted in `round` (or had been: `duplicate`).
-
-    `closed` is the round's result if this report ended it.
-    """
-
-    round: int
-    duplicate: bool
-    closed: RoundResult | None
 
 
 class Coordinator:
     """One task's rounds. `params` is the current model, float32 (P,), read-only; `round` the one in flight.
 
-    `published` is what phones have of it, float32 (P,), and `downlink` how it gets there.
+    `published` is what phones have of it, float32 (P,), `downlink` how it gets there, `privacy` what makes its noise.
     """
 
-    def __init__(self, task: Task, params: np.ndarray, *, store: Store, random: np.random.Generator) -> None:
-        self.task = task
-        self._store = store
-        self._random = random
-        saved = store.load()
-        size = task.config.spec.size
-        initial = np.asarray(params if saved is None else saved.params, np.float32)
-        if initial.shape != (size,):
-            raise ModelError(f"the task's model has {size} parameters, got {initial.size}")
-        self.round = 0 if saved is None else saved.round + 1
-        self.version = 0 if saved is None else saved.version
-        self._server_state = task.algorithm.server.init(size)
-        if task.algorithm.client.scaffold:
-            self._server_state |= ServerControl.begin(size)
-        if saved is not None:
-            check_state(saved.server_state, self._server_state)
-            self._server_state = dict(saved.server_state)
-        self._parts = parts(task.algorithm.mode, task.rule)
+    def __init__(
+        self, task: Task, params: np.ndarray, *, store: Store, random: Generator, privacy: MaybeCentral = None
+    ) -> None:
+        self.task, self._store, self._random, self.privacy = task, store, random, check_books(task, privacy)
         self._selector = Selector(
             task.algorithm.selection,
             pace_s=task.rule.pace_s,
             deadline_s=task.rule.deadline_s,
             random=random,
         )
-        # What earlier rounds counted, the last one first.
-        self._before: deque[set[tuple[str, bytes]]] = deque(maxlen=task.algorithm.mode.max_staleness + 1)
-        self.dropped_last = 0
         self.downlink = Downlink(task.algorithm.download, task.config.spec)
-        if saved is not None:
-            self._before.extend(saved.counted[: self._before.maxlen])
-        self._set_params(initial.copy())
+        # What others who serve the task with us have summed of the open round; asked for as it is closed.
+        self.elsewhere: Callable[[], Iterable[dict[str, Any]]] = tuple
+        self.dropped_last = 0
+        self.follow(store.load() or Saved(-1, 0, np.asarray(params, np.float32), self._fresh_state()))
+
+    def _fresh_state(self) -> State:
+        size, algorithm = self.task.config.spec.size, self.task.algorithm
+        return algorithm.server.init(size) | (ServerControl.begin(size) if algorithm.client.scaffold else {})
+
+    def follow(self, saved: Saved) -> None:
+        """Begin the round after `saved`, which an earlier process has closed, or another one that serves the task."""
+        task, mode = self.task, self.task.algorithm.mode
+        size, params = task.config.spec.size, np.asarray(saved.params, np.float32)
+        if params.shape != (size,):
+            raise ModelError(f"the task's model has {size} parameters, got {params.size}")
+        check_state(saved.server_state, self._fresh_state())
+        self.round, self.version = saved.round + 1, saved.version
+        self._server_state = dict(saved.server_state)
+        self._parts = parts(mode, task.rule)
+        # What earlier rounds counted, the last one first.
+        self._before: deque[set[tuple[str, bytes]]] = deque(maxlen=mode.max_staleness + 1)
+        self._before.extend(saved.counted[: self._before.maxlen])
+        self._set_params(params.copy())
         self._set_control()
         self._open_round(None)
 
     @property
     def phase(self) -> str:
-        """`open` while rounds are left, then `finished`."""
-        return "open" if self.round < self.task.rule.rounds else "finished"
+        """`open` while rounds are left, and the privacy budget is not spent, then `finished`."""
+        left = self.round < self.task.rule.rounds and (self.privacy is None or self.privacy.open)
+        return "open" if left else "finished"
 
     @property
     def reports(self) -> int:
@@ -142,8 +138,11 @@ class Coordinator:
         self._expire(now)
         selector, number = self._selector, self.round
         selector.seen(device, now, tier=tier)
+        barred = again or (self.privacy is not None and not self.privacy.may(device))
         assignment = self._parts.give(
-            device, now, admit=lambda free: not again and selector.admit(device, now, round=number, free=free)
+            device,
+            now,
+            admit=lambda free: not barred and selector.admit(device, now, round=number, free=free),
         )
         if assignment is None:
             if not self._parts.has(device):
@@ -182,10 +181,12 @@ class Coordinator:
                 self._now.refused.add(device)
             raise
 
-    def merge(self, total: RunningSum) -> None:
-        """Add the updates of reports that are `Summed`, before the last of them is counted."""
+    def merge(self, total: RunningSum, *, whole: bool = False) -> None:
+        """Add the updates of reports that are `Summed`, before the last of them is counted, which closes the round if
+        they are the `whole` of it."""
         self._now.gathered.merge(total)
         self._now.awaited -= total.count
+        self._now.whole = total.count if whole else 0
 
     def _count(self, device: str, frame: bytes | Summed, now: float, number: int | None) -> Receipt:
         if len(frame) > self.task.max_report_bytes:
@@ -195,13 +196,13 @@ class Coordinator:
         for age, counted in enumerate((self._now.counted, *self._before)):
             if fingerprint in counted:
                 return Receipt(self.round - age, True, None)
-        report = frame.report if summed else decode_report(frame, max_bytes=self.task.max_report_bytes)
+        report = frame.report if summed else read_report(frame, self.task)
         if number is not None and number != report.round:
             raise Conflict(f"the address names round {number}, the report round {report.round}")
         assignment = self._check(device, report)
         staleness = self.version - assignment.version
         weight = self.task.algorithm.weight(report.examples)
-        change = self._read_change(report.control, assignment) if report.control is not None else None
+        change = control_change(report, assignment, self.task)
         scale = self.task.algorithm.mode.scale(staleness)
         if summed:
             self._now.await_sum(staleness)
@@ -265,7 +266,7 @@ class Coordinator:
     def in_flight(self) -> dict[str, Any] | None:
         """What a crash must not lose of the open round, for `kbdfl.snapshot` with STATE_CLASSES; of a robust aggregate
         None, for it needs the updates one by one, and those are nobody's to keep."""
-        if not isinstance(self._now.gathered, RunningSum):
+        if not isinstance(self._now.gathered, RunningSum | Noised):
             return None
         control = self._control and (self._control.change.copy(), self._control.joined)
         parts, open_ = self._parts.in_flight(), self._now.state()
@@ -278,9 +279,30 @@ class Coordinator:
         if self._control is not None:
             self._control.change, self._control.joined = state["control"]
 
+    def shared(self) -> dict[str, Any]:
+        """Of `in_flight` what all must know who serve the task together, and what the selection remembers."""
+        parts, open_ = self._parts.in_flight(), self._now.known()
+        return {"parts": parts, "open": open_, "selector": self._selector.state()}
+
+    def share(self, state: dict[str, Any]) -> None:
+        """Take over what another one's `shared` gave of the same round, by the same clock."""
+        self._parts.resume(state["parts"], shift_s=0.0)
+        self._now.know(state["open"])
+        self._selector.restore(state["selector"])
+
+    def sums(self) -> dict[str, Any]:
+        """The rest of `in_flight`, which each of them keeps for itself."""
+        control = self._control and (self._control.change, self._control.joined)
+        return {"open": self._now.sums(), "control": control}
+
+    @property
+    def selection_remembers(self) -> bool:
+        """Whether every check-in changes what is `shared`."""
+        return self._selector.remembers
+
     @property
     def _full(self) -> bool:
-        return self.reports >= self.task.rule.cohort
+        return self.reports >= (self._now.whole or self.task.rule.cohort)
 
     def _check(self, device: str, report: Report) -> Assignment:
         """What the device was asked for, if the report is an answer to it; raises what `report` raises."""
@@ -291,29 +313,17 @@ class Coordinator:
         if self.phase == "finished":
             raise Conflict(f"all {self.task.rule.rounds} rounds are over")
         assignment = self._own(self._parts.of(device, report.round), device)
-        if report.train_loss > LARGEST_LOSS:
-            raise WireError(
-                f"train_loss must be at most {LARGEST_LOSS:g} nats a token, got {report.train_loss:g}"
-            )
-        if report.model_sha256 != assignment.model_sha256:
-            raise ModelError("the report was trained on another model than the one that was assigned")
-        if report.spec_hash != self._coordinates.hash:
-            raise ModelError(
-                f"the report is laid out as {report.spec_hash}, the round as {self._coordinates.hash}"
-            )
-        if (report.control is None) != (self._control is None):
-            raise ModelError(
-                "a report must hold a control variate where the task is SCAFFOLD, and nowhere else"
-            )
-        if report.upload != self.task.algorithm.upload:
-            raise ModelError(
-                f"the task's upload is {self.task.algorithm.upload}, the report is {report.upload}"[:200]
-            )
+        scaffold = self._control is not None
+        check_report(report, assignment, self.task, spec_hash=self._coordinates.hash, scaffold=scaffold)
         return assignment
 
     def close(self, now: float, instead: tuple[np.ndarray, State] | None = None) -> RoundResult:
         """End the round in flight. With `instead`, parameters and the rule's state, these are the next version."""
         open_ = self._now
+        for sums in self.elsewhere():
+            open_.add(sums["open"])
+            if self._control is not None:
+                self._control.merge(*sums["control"])
         if open_.awaited:
             raise RuntimeError(f"of {open_.awaited} reports that were counted, the updates are in no sum")
         params, state, version = self.params, self._server_state, self.version
@@ -336,6 +346,7 @@ class Coordinator:
         )
         # Durable first: what follows cannot fail.
         self._store.save(result, params, state, counted=open_.counted)
+        open_.settle()
         self.round, self.version, self._server_state = self.round + 1, version, state
         self._before.appendleft(open_.counted)
         self.dropped_last = result.dropped
@@ -350,15 +361,11 @@ class Coordinator:
         return result
 
     def _after(self, mean_delta: np.ndarray) -> tuple[np.ndarray, State]:
-        """The model and the server rule's state after the round; outside its coordinates both are what they were."""
-        at, state = self._coordinates, self._server_state
-        before = at.take(self.params)
-        of_rule = {name: at.take(state[name]) for name in state if name not in CONTROL_STATE}
-        after, part = self.task.algorithm.server.apply(before, mean_delta, of_rule, round=self.version)
-        if not at.whole:
-            after = before + at.stretched(after - before)
-        renewed = {} if self._control is None else self._control.renew()
-        return at.put(self.params, after), {name: at.put(state[name], part[name]) for name in part} | renewed
+        """The model and the server's state after the round."""
+        rule, state = self.task.algorithm.server, self._server_state
+        of_rule = {name: values for name, values in state.items() if name not in CONTROL_STATE}
+        after, of_rule = self._coordinates.applied(rule, self.params, mean_delta, of_rule, round=self.version)
+        return after, of_rule | ({} if self._control is None else self._control.renew())
 
     def _expire(self, now: float) -> bool:
         """Let go of what has expired; whether the open round has."""
@@ -380,12 +387,6 @@ class Coordinator:
         """A round's assignment with the device's own seed."""
         return replace(assignment, seed=seed_of(self.task.seed, "round", assignment.round, "device", device))
 
-    def _read_change(self, update: Update, assignment: Assignment) -> np.ndarray:
-        algorithm, size, draws = self.task.algorithm, self.params.size, assignment.control_draws
-        return read_change(
-            algorithm.transforms, update, draws, size=size, norm_bound=algorithm.update_clip_norm
-        )
-
     def _set_control(self) -> None:
         scaffold = self.task.algorithm.client.scaffold
         self._control = ServerControl.of_state(self._server_state) if scaffold else None
@@ -395,5 +396,5 @@ class Coordinator:
             self.task, self.round, version=self.version, published=self.published, sha256=self._sha256
         )
         self._coordinates = assignment.coordinates
+        assignment, self._now = open_round(self.task, assignment, self.privacy)
         self._parts.begin(assignment, now)
-        self._now = OpenRound(self.task.algorithm.gathering(self._coordinates.model.spec.size))

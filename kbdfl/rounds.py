@@ -9,20 +9,20 @@ from typing import Any, Protocol
 import numpy as np
 
 from kbdfl.algorithms.aggregate import Gathering, RunningSum
-from kbdfl.errors import Conflict, ModelError
+from kbdfl.algorithms.noised import Noised
+from kbdfl.algorithms.scaffold import read_change
+from kbdfl.assignment import Assignment
+from kbdfl.errors import ConfigError, Conflict, Forbidden, ModelError, WireError
+from kbdfl.privacy import Central
+from kbdfl.task import Task
 from kbdfl.transform import Update
 from kbdfl.wire import Report, decode_report
 
+MaybeCentral = Central | None  # of a task with privacy; None of others
 LOSS_STEP = 2.0**-20
-_COUNTERS = (
-    "awaited",
-    "staleness",
-    "examples",
-    "tokens",
-    "loss",
-    "uplink_bytes",
-    "downlink_bytes",
-)  # of an `OpenRound`
+LARGEST_LOSS = 1e9  # no model that can still be saved loses more; a sum over any cohort stays a number
+# Of an `OpenRound`, all whole numbers.
+_COUNTERS = ("awaited", "staleness", "examples", "tokens", "loss", "uplink_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class RoundResult:
 
     `dropped` selected phones were not counted; of `refused` ones a report had to be refused. `staleness` is the
     mean over the counted reports of the versions committed since the one they began from; None if rounds are
-    synchronous, or there were none.
+    synchronous, or there were none. `epsilon` is spent so far; None where no privacy is claimed.
     """
 
     round: int
@@ -48,9 +48,34 @@ class RoundResult:
     ended_s: float
     refused: int = 0
     staleness: float | None = None
+    epsilon: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do now; come back later."""
+
+    retry_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All rounds are over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A report was counted in `round` (or had been: `duplicate`).
+
+    `closed` is the round's result if this report ended it.
+    """
+
+    round: int
+    duplicate: bool
+    closed: RoundResult | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +104,7 @@ class OpenRound:
     gathered: Gathering  # the updates, at the round's coordinates
     counted: set[tuple[str, bytes]] = field(default_factory=set)  # (device, sha256) of the counted reports
     awaited: int = 0  # of the counted reports, those whose updates are in no sum yet
+    whole: int = 0  # reports that are all there will be; 0 = as many as the cohort
     waiting: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)  # selected phones that sent what cannot be counted
     staleness: int = 0  # of all counted reports together
@@ -107,18 +133,39 @@ class OpenRound:
 
     def state(self) -> dict[str, Any]:
         """A copy of what a crash must not lose, for a running sum."""
-        return {
-            "gathered": self.gathered.state(),
-            "counted": _flat(self.counted),
-            "refused": set(self.refused),
-        } | {name: getattr(self, name) for name in _COUNTERS}
+        return self.known() | self.sums()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from it."""
+        self.know(state)
         self.gathered.restore(state["gathered"])
-        self.counted, self.refused = _pairs(*state["counted"]), state["refused"]
         for name in _COUNTERS:
             setattr(self, name, state[name])
+
+    def known(self) -> dict[str, Any]:
+        """Of `state` what all must know who serve the round together."""
+        counted, refused = _flat(self.counted), set(self.refused)
+        return {"counted": counted, "refused": refused, "downlink_bytes": self.downlink_bytes}
+
+    def know(self, state: dict[str, Any]) -> None:
+        """Take over what `known` gave."""
+        self.counted, self.refused = _pairs(*state["counted"]), state["refused"]
+        self.downlink_bytes = state["downlink_bytes"]
+
+    def sums(self) -> dict[str, Any]:
+        """Of `state` what each of those may keep by itself, for it adds up in any order."""
+        return {"gathered": self.gathered.state()} | {name: getattr(self, name) for name in _COUNTERS}
+
+    def add(self, sums: dict[str, Any]) -> None:
+        """Count what `sums` gave somewhere else."""
+        self.gathered.add_state(sums["gathered"])
+        for name in _COUNTERS:
+            setattr(self, name, getattr(self, name) + sums[name])
+
+    def settle(self) -> None:
+        """The round's result is kept."""
+        if isinstance(self.gathered, Noised):
+            self.gathered.settle()
 
     def result(self, *, asynchronous: bool, **more: Any) -> RoundResult:
         """How it ended; `more` are the fields of `RoundResult` that it does not know itself."""
@@ -132,8 +179,63 @@ class OpenRound:
             downlink_bytes=self.downlink_bytes,
             refused=len(self.refused),
             staleness=self.staleness / reports if asynchronous and reports else None,
+            epsilon=self.gathered.epsilon if isinstance(self.gathered, Noised) else None,
             **more,
         )
+
+
+def check_books(task: Task, privacy: MaybeCentral) -> MaybeCentral:
+    """`privacy`, if the task needs it and not otherwise. Raises ConfigError where a promise would not be kept."""
+    if task.algorithm.privacy.on and privacy is None:
+        mechanism = task.algorithm.privacy.mechanism
+        raise ConfigError(f"privacy must be none where no ledger of it is kept, got {mechanism}")
+    return privacy
+
+
+def open_round(task: Task, assignment: Assignment, privacy: MaybeCentral) -> tuple[Assignment, OpenRound]:
+    """An empty round for `assignment`, and that with the norm that its phones clip to."""
+    algorithm, size = task.algorithm, assignment.coordinates.model.spec.size
+    if privacy is None:
+        return assignment, OpenRound(algorithm.gathering(size))
+    noised = Noised(privacy, algorithm.transforms, size=size, round=assignment.round)
+    return replace(assignment, update_clip_norm=privacy.device_clip_norm), OpenRound(noised)
+
+
+def read_report(frame: bytes, task: Task) -> Report:
+    """A report that comes by itself. Raises WireError or TooLarge, Forbidden where updates are summed unseen."""
+    if task.algorithm.secure.on:
+        raise Forbidden("this task's updates are summed unseen; a report that can be read is refused")
+    return decode_report(frame, max_bytes=task.max_report_bytes)
+
+
+def check_report(
+    report: Report, assignment: Assignment, task: Task, *, spec_hash: str, scaffold: bool
+) -> None:
+    """Raise WireError or ModelError unless what a report holds is what its phone was asked for.
+
+    `spec_hash` names the round's coordinates; `scaffold` says whether a control variate comes along.
+    """
+    if report.train_loss > LARGEST_LOSS:
+        raise WireError(
+            f"train_loss must be at most {LARGEST_LOSS:g} nats a token, got {report.train_loss:g}"
+        )
+    if report.model_sha256 != assignment.model_sha256:
+        raise ModelError("the report was trained on another model than the one that was assigned")
+    if report.spec_hash != spec_hash:
+        raise ModelError(f"the report is laid out as {report.spec_hash}, the round as {spec_hash}")
+    if (report.control is None) != (not scaffold):
+        raise ModelError("a report must hold a control variate where the task is SCAFFOLD, and nowhere else")
+    if report.upload != task.algorithm.upload:
+        raise ModelError(f"the task's upload is {task.algorithm.upload}, the report is {report.upload}"[:200])
+
+
+def control_change(report: Report, assignment: Assignment, task: Task) -> np.ndarray | None:
+    """float32 (P,): by how much a phone's control variate has changed; None without SCAFFOLD. Raises WireError."""
+    if report.control is None:
+        return None
+    algorithm, size, draws = task.algorithm, task.config.spec.size, assignment.control_draws
+    bound = algorithm.update_clip_norm
+    return read_change(algorithm.transforms, report.control, draws, size=size, norm_bound=bound)
 
 
 def _flat(counted: Collection[tuple[str, bytes]]) -> list[Any]:
@@ -159,7 +261,7 @@ def metrics_row(
 
     `recall` has recall_top1 and recall_top3 once they are measured; `wall_s` are the run's seconds so far,
     `virtual_s` the simulated ones. A server adds what crossed its socket, heads of requests included, and how many
-    devices' bytes they were. `epsilon` is null because no privacy is claimed.
+    devices' bytes they were. `epsilon` is null where no privacy is claimed.
     """
     return {
         "round": result.round,
@@ -180,7 +282,7 @@ def metrics_row(
         "socket_devices": None,
         "wall_s": round(wall_s, 3),
         "virtual_s": virtual_s,
-        "epsilon": None,
+        "epsilon": result.epsilon,
     }
 
 

@@ -84,6 +84,12 @@ class RunningSum:
         self._weight += round(weight / WEIGHT_STEP)
         self.count += 1
 
+    def add_sum(self, values: np.ndarray, *, count: int) -> None:
+        """Count `count` updates that weigh 1 each, by their sum `values` float32 (P,)."""
+        self._total += values
+        self._weight += count * round(1 / WEIGHT_STEP)
+        self.count += count
+
     def merge(self, other: Self) -> None:
         """Count all that `other` has added, of the same round."""
         self._total += other._total
@@ -108,6 +114,12 @@ class RunningSum:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from it."""
         self._total, self._weight, self.count = state["total"], state["weight"], state["count"]
+
+    def add_state(self, state: dict[str, Any]) -> None:
+        """Count all that another sum had added when its `state` was taken, of the same round."""
+        self._total += state["total"]
+        self._weight += state["weight"]
+        self.count += state["count"]
 
     def mean(self) -> np.ndarray:
         return (self._total / (self._weight * WEIGHT_STEP)).astype(np.float32)

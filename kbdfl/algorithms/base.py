@@ -8,11 +8,15 @@ from kbdfl.algorithms.aggregate import Aggregate, Gathering, Mean, gather
 from kbdfl.algorithms.client import ClientRule
 from kbdfl.algorithms.download import Download
 from kbdfl.algorithms.mode import FedBuff, Mode, Synchronous
+from kbdfl.algorithms.oort import Oort
+from kbdfl.algorithms.secure import SecureAggregation, check_summable
 from kbdfl.algorithms.selection import Selection, Uniform
 from kbdfl.algorithms.server import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedYogi, ServerRule
 from kbdfl.codec import ClipNorm, upload_chain
+from kbdfl.codec.fixed import Fixed
 from kbdfl.codec.subset import Sample
 from kbdfl.errors import ConfigError
+from kbdfl.privacy import Privacy
 from kbdfl.transform import Transform, check_chain
 
 # What an update from so many examples, after the clamp, weighs.
@@ -39,6 +43,9 @@ class Algorithm:
     mode              whether phones work in rounds of a cohort, or asynchronously
     selection         which of the phones that check in are given work
     download          what phones receive of the model
+    privacy           noise on a round's sum, and how often a phone may be part of one; the server rule works on what
+                      is released, and costs nothing more
+    secure            whether updates are summed unseen, and how
     """
 
     client: ClientRule = ClientRule()
@@ -51,6 +58,8 @@ class Algorithm:
     mode: Mode = Synchronous()
     selection: Selection = Uniform()
     download: Download = Download()
+    privacy: Privacy = Privacy()
+    secure: SecureAggregation = SecureAggregation()
 
     def __post_init__(self) -> None:
         if not 0 <= self.update_clip_norm < float("inf"):
@@ -69,6 +78,75 @@ class Algorithm:
             )
         if isinstance(self.mode, FedBuff):
             self._check_asynchronous()
+        if self.privacy.on:
+            self._check_private()
+        if self.secure.on:
+            self._check_secure()
+
+    def _check_secure(self) -> None:
+        check_summable(self.transforms)
+        if self.weights != "uniform":
+            raise ConfigError(
+                "weights must be uniform with secure aggregation, where nobody sees whether a weight is true, "
+                f"got {self.weights}"
+            )
+        if not isinstance(self.aggregate, Mean):
+            raise ConfigError(
+                f"aggregate must be mean with secure aggregation, which knows sums only, got {self.aggregate}"
+            )
+        if isinstance(self.mode, FedBuff):
+            raise ConfigError(
+                "mode must be synchronous with secure aggregation, whose phones sum up together"
+            )
+        if self.client.scaffold:
+            raise ConfigError(
+                f"scaffold must be 0 with secure aggregation: c is not masked, got {self.client.scaffold}"
+            )
+        if self.client.feedback_rounds:
+            raise ConfigError(
+                "feedback_rounds must be 0 with secure aggregation, where a phone does not learn whether it was "
+                f"counted, got {self.client.feedback_rounds}"
+            )
+        if isinstance(self.selection, Oort):
+            raise ConfigError(
+                "selection must not be oort with secure aggregation: it looks at phones' losses"
+            )
+        if self.privacy.on:
+            raise ConfigError(
+                f"privacy must be none with secure aggregation: {self.privacy.mechanism} noise is for updates that "
+                "the server clips one by one"
+            )
+
+    def _check_private(self) -> None:
+        if not self.update_clip_norm:
+            raise ConfigError(
+                "update_clip_norm must be > 0 with privacy, whose noise is a multiple of it, got 0.0"
+            )
+        if self.weights != "uniform":
+            raise ConfigError(
+                f"weights must be uniform with privacy, where no phone counts for more than another, got {self.weights}"
+            )
+        if not isinstance(self.aggregate, Mean):
+            raise ConfigError(
+                f"aggregate must be mean with privacy, whose noise is on a sum, got {self.aggregate}"
+            )
+        if isinstance(self.mode, FedBuff):
+            raise ConfigError("privacy must be none with fedbuff, whose sums no accounting here covers")
+        if self.client.scaffold:
+            raise ConfigError(
+                f"scaffold must be 0 with privacy, whose noise is not on control variates, got {self.client.scaffold}"
+            )
+        if isinstance(self.selection, Oort):
+            raise ConfigError(
+                "selection must not be oort with privacy: it looks at phones' losses, without noise"
+            )
+        if self.client.report_words and self.privacy.mechanism != "gaussian":
+            raise ConfigError(
+                "report_words must be 0 with noise that later rounds take back, for they report other words, "
+                f"got {self.client.report_words}"
+            )
+        if self.privacy.quantile and any(isinstance(step, Fixed) for step in self.transforms):
+            raise ConfigError("upload must not be fixed with a privacy quantile, whose clip norm moves")
 
     def _check_asynchronous(self) -> None:
         if not isinstance(self.aggregate, Mean):
@@ -99,6 +177,17 @@ class Algorithm:
         return WEIGHTS[self.weights](min(max(examples, 1), self.max_weight))
 
 
+def _private(mechanism: str, *, server: ServerRule) -> Algorithm:
+    """As keyboards are trained (Xu et al. 2023, arXiv 2305.18465), with the first announced epsilon."""
+    return Algorithm(
+        client=ClientRule(learning_rate=1.0),
+        server=server,
+        update_clip_norm=1.0,
+        weights="uniform",
+        privacy=Privacy(mechanism, epsilon=8.9, delta=1e-10, separation=16),
+    )
+
+
 PRESETS = {
     "fedavg": Algorithm(client=ClientRule(learning_rate=1.0), server=FedAvg()),
     "fedprox": Algorithm(
@@ -112,4 +201,7 @@ PRESETS = {
     "fedadam": Algorithm(),
     "fedyogi": Algorithm(server=FedYogi()),
     "fedbuff": Algorithm(mode=FedBuff()),
+    "dp-fedavg": _private("gaussian", server=FedAvg()),
+    "dp-ftrl": _private("tree", server=FedAvgM()),
+    "dp-banded": _private("banded", server=FedAvgM()),
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kbdfl.algorithms.server import ServerRule, State
 from kbdfl.algorithms.words import DrawnWords
 from kbdfl.model.cifg import SPECIAL_TOKENS, CifgConfig
 
@@ -71,6 +72,16 @@ class Coordinates:
         for name, view in self.config.spec.views(whole).items():
             view[self.words.rows if name in OF_WORDS else slice(None)] = parts[name]
         return whole
+
+    def applied(
+        self, rule: ServerRule, params: np.ndarray, mean_delta: np.ndarray, state: State, *, round: int
+    ) -> tuple[np.ndarray, State]:
+        """The model and the rule's state after a round with these coordinates; elsewhere both are what they were."""
+        before, of_rule = self.take(params), {name: self.take(values) for name, values in state.items()}
+        after, part = rule.apply(before, mean_delta, of_rule, round=round)
+        if not self.whole:
+            after = before + self.stretched(after - before)
+        return self.put(params, after), {name: self.put(state[name], part[name]) for name in part}
 
     def stretched(self, step: np.ndarray) -> np.ndarray:
         """A server rule's `step` at these coordinates, 1/sqrt(q) as long in the rows of a word drawn with q.

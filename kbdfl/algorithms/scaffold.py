@@ -84,6 +84,11 @@ class ServerControl:
         accumulate_float32(self.change, change, weight)
         self.joined += round(weight / WEIGHT_STEP) * WEIGHT_STEP if first else 0.0  # exact, as the sum is
 
+    def merge(self, change: np.ndarray, joined: float) -> None:
+        """Count what was added to another one with the same mean."""
+        self.change += change
+        self.joined += joined
+
     def renew(self) -> State:
         """c with all changes in it, as the arrays that a store keeps; nothing is changed here."""
         weight = self.weight + self.joined

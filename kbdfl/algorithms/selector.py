@@ -35,6 +35,11 @@ class Selector:
         # Since when in this round a place has been free that was asked for.
         self._empty_s: float | None = None
 
+    @property
+    def remembers(self) -> bool:
+        """Whether it keeps anything of the phones that it sees."""
+        return self._roster is not None
+
     def seen(self, device: str, now: float, *, tier: str) -> None:
         """A phone checks in; `tier` is its own word."""
         if self._roster is not None:

@@ -1,0 +1,162 @@
+"""`privacy`: recall against epsilon, with noise for millions of devices and as many clients as the text has.
+
+Noise that hides one device among few would drown everything, so a task with privacy needs far more devices than any
+public text has users. What is trained here is a small cohort of real clients, who come again and again; the noise in
+each mean is that of a large cohort, which the statement is about. Epsilon is accounted for that stated population, in
+which nobody comes again before the separation is over; the real clients, who do, are promised nothing. A mean over the
+large cohort would be a better one than that over the small, so recall is not flattered.
+
+The noise comes from the operating system as in any run, so the rows with noise are not the same twice.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from kbdfl.algorithms import Algorithm, ClientRule, FedAdam
+from kbdfl.device_sim.experiments.data import Data, Part
+from kbdfl.device_sim.experiments.report import Columns
+from kbdfl.device_sim.experiments.settings import Federated, Setting, Trained
+from kbdfl.device_sim.experiments.study import Run, Study
+from kbdfl.model import preset
+from kbdfl.privacy import Privacy
+from kbdfl.privacy.plan import Plan, plan, usual_separation
+from kbdfl.task import RoundRule
+
+COHORT = 30  # of real clients
+POPULATION, STATED_COHORT = 5_000_000, 10_000
+DELTA = 1e-10
+BANDS = 16
+RATES = (0.015, 0.03)  # of the server, without noise
+FLOORS = (1e-4, 1e-3)  # FedAdam's epsilon: what a coordinate's step is divided by at least
+NOISY = (
+    (0.03, FLOORS[0]),
+    (0.1, FLOORS[1]),
+)  # rates of the server with noise, which a higher floor keeps from growing
+CLIPS = (1.0, 2.0)
+CANDIDATES = 1_000  # of the sampled softmax
+PLAIN, CLIPPED = "no noise", "clipped"
+TARGET = 8.9
+EPSILONS = (TARGET, 4.0, 2.0, 1.0)
+OTHERS = ("gaussian", "tree")  # mechanisms, at the first epsilon
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stated(Trained):
+    """A model with what is stated of it: figures of its plan."""
+
+    stated: dict[str, float] = field(default_factory=dict)
+
+    def details(self, part: Part) -> dict[str, float]:
+        return dict(self.stated)
+
+
+@dataclass(frozen=True, slots=True)
+class Noised:
+    """A setting with the noise that `asked` needs for the stated population, in the means of a small cohort."""
+
+    method: str
+    value: str
+    algorithm: Algorithm
+    asked: Privacy
+    rounds: int
+
+    def stated(self, size: int) -> Plan:
+        """What is promised the stated population, for updates of `size` numbers."""
+        separation = usual_separation(POPULATION, rounds=self.rounds, cohort=STATED_COHORT)
+        bands = min(BANDS, separation) if self.asked.mechanism == "banded" else 0
+        asked = replace(self.asked, population=POPULATION, separation=separation, bands=bands)
+        return plan(asked, rounds=self.rounds, cohort=STATED_COHORT, size=size)
+
+    def train(self, data: Data, *, seed: int, workers: int) -> Trained:
+        """As `Setting.train`, but for the noise, which nobody can repeat."""
+        cohort = max(1, min(COHORT, len(data.population) // BANDS))
+        shape = replace(preset(data.preset), vocab=len(data.vocabulary))
+        made = self.stated(shape.spec.size)
+        stated = made.account.privacy
+        # In a sum of few updates the noise of one mean of many: as much less as the divisor is smaller.
+        noise = stated.noise_multiplier * cohort / STATED_COHORT
+        small = Privacy(
+            stated.mechanism,
+            noise_multiplier=noise,
+            bands=stated.bands,
+            separation=max(stated.bands, 1),
+            delta=DELTA,
+        )
+        trained = Federated(
+            self.method,
+            self.value,
+            replace(self.algorithm, privacy=small),
+            self.rounds,
+            rule=RoundRule(cohort=cohort, over_selection=1.0),
+        ).train(data, seed=seed, workers=workers)
+        figures = {
+            "epsilon": made.epsilon,
+            "rho": made.rho,
+            "noise_multiplier": stated.noise_multiplier,
+            "noise_norm": made.noise_norm,
+        }
+        return trained.known_as(Stated, stated=figures)
+
+
+def settings(*, rounds: int, quick: bool) -> list[Setting]:
+    """Without noise, clipped alone, and every epsilon, each with values of its own."""
+    client, rule = ClientRule(candidates=CANDIDATES), RoundRule(cohort=COHORT, over_selection=1.0)
+
+    def server(rate: float, floor: float = FLOORS[0]) -> FedAdam:
+        return FedAdam(rate, rate / 10, rounds, epsilon=floor)
+
+    values = {
+        f"clip {clip:g}, rate {rate:g}, floor {floor:g}": Algorithm(
+            client, server=server(rate, floor), update_clip_norm=clip, weights="uniform"
+        )
+        for rate, floor in (NOISY[-1:] if quick else NOISY)
+        for clip in (CLIPS[-1:] if quick else CLIPS)
+    }
+    rows: list[Setting] = [
+        Federated(PLAIN, f"rate {rate:g}", Algorithm(client, server=server(rate)), rounds, rule=rule)
+        for rate in (RATES[-1:] if quick else RATES)
+    ]
+    epsilons = (EPSILONS[0], EPSILONS[-1]) if quick else EPSILONS
+    asked = {f"epsilon {epsilon:g}": Privacy("banded", epsilon=epsilon, delta=DELTA) for epsilon in epsilons}
+    if not quick:
+        rows += [Federated(CLIPPED, value, one, rounds, rule=rule) for value, one in values.items()]
+        asked |= {
+            f"epsilon {TARGET:g}, {name}": Privacy(name, epsilon=TARGET, delta=DELTA) for name in OTHERS
+        }
+    rows += [
+        Noised(method, value, one, privacy, rounds)
+        for method, privacy in asked.items()
+        for value, one in values.items()
+    ]
+    return rows
+
+
+def figures(study: Study) -> dict[str, float]:
+    """Points of top-1 that each epsilon costs, and all that the statement is about."""
+    plain = study.mean(PLAIN)
+    lost = {
+        f"points_lost_at_{method.removeprefix('epsilon ').replace(', ', '_')}": 100
+        * (plain - study.mean(method))
+        for method in study.methods
+        if method.startswith("epsilon")
+    }
+    return lost | {"delta": DELTA, "stated_population": POPULATION, "stated_cohort": STATED_COHORT}
+
+
+def columns(study: Study) -> Columns:
+    """What is stated of each row, and how long the noise in a mean is."""
+
+    def stated(name: str, form: str) -> dict[str, str]:
+        return {method: _spoken(study.of(method), name, form) for method in study.methods}
+
+    return {
+        "epsilon": stated("epsilon", ".3g"),
+        "rho": stated("rho", ".3g"),
+        "noise in clip norms": stated("noise_multiplier", ".3g"),
+        "noise of a mean": stated("noise_norm", ".2g"),
+    }
+
+
+def _spoken(runs: Sequence[Run], name: str, form: str) -> str:
+    known = [run.details[name] for run in runs if name in run.details]
+    return format(known[0], form) if known else "none"

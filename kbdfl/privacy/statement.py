@@ -1,0 +1,85 @@
+"""The sentence about privacy that a model carries: made of the ledger, never written by hand."""
+
+from typing import Any
+
+from kbdfl.privacy.ledger import Account, Row, account_of
+from kbdfl.privacy.terms import Privacy
+
+NOT_COVERED = (
+    "Not covered: which devices took part and when, their traffic, the training loss and counts that the operator "
+    "sees, figures measured on held-out users, and a vocabulary counted on devices."
+)
+
+
+def statement(row: Row) -> str:
+    """What holds of all models that were published up to this release."""
+    account = account_of(row)
+    return describe(account, released=row.number + 1, rho=row.rho, epsilon=row.epsilon)
+
+
+def describe(account: Account, *, released: int, rho: float, epsilon: float | None) -> str:
+    """The sentence, for so many releases that cost so much."""
+    privacy = account.privacy
+    said = f" of {privacy.population:,} that are said to take part" if privacy.population else ""
+    return (
+        f"Device-level differential privacy (neighbours: one device{said} reports zeros): "
+        f"{_mechanism(account)}, on sums of updates clipped to a norm of {_clip(account)} and divided by "
+        f"{privacy.divisor(account.cohort):,}; added by the server, which sees single updates and is trusted; "
+        f"{_participation(privacy, released)}; "
+        f"rho = {rho:.3g} (zero-concentrated), {_claim(epsilon, privacy.delta)} "
+        f"for the {released:,} model{'s' if released != 1 else ''} published, "
+        f"with no amplification by sampling claimed. {NOT_COVERED}"
+    )
+
+
+def _claim(epsilon: float | None, delta: float) -> str:
+    if epsilon is None:
+        return f"which is too much for any (epsilon, {delta:g}) to be claimed"
+    return f"(epsilon, delta) = ({epsilon:.3g}, {delta:g})"
+
+
+def _mechanism(account: Account) -> str:
+    privacy = account.privacy
+    noise = f"discrete Gaussian noise of {privacy.noise_multiplier:.4g} clip norms"
+    if privacy.mechanism == "banded":
+        bands = len(privacy.stream(account.rounds).coefficients)
+        return f"{noise}, correlated by a banded matrix of {bands} bands (DP-FTRL)"
+    if privacy.mechanism == "tree":
+        trees = f"trees of {privacy.restart:,} rounds" if privacy.restart else "one tree"
+        return f"{noise} on each node of {trees} (DP-FTRL)"
+    return f"{noise}, independent in every round"
+
+
+def _clip(account: Account) -> str:
+    quantile = account.privacy.quantile
+    follows = (
+        f" at first, then following their {quantile:g} quantile by a noised count that is charged"
+        if quantile
+        else ""
+    )
+    return f"{account.clip_norm:g}{follows}"
+
+
+def _participation(privacy: Privacy, released: int) -> str:
+    parts = privacy.parts(released)
+    apart = f", at least {privacy.separation:,} releases apart" if privacy.separation > 1 else ""
+    return f"each device counted in at most {parts:,} release{'s' if parts != 1 else ''}{apart if parts > 1 else ''}"
+
+
+def facts(row: Row) -> dict[str, Any]:
+    """The figures of the sentence, for machines."""
+    account = account_of(row)
+    return {
+        "unit": "device",
+        "neighbours": "zero-out",
+        "mechanism": account.privacy.mechanism,
+        "noise_multiplier": account.privacy.noise_multiplier,
+        "trust": "server",
+        "participations": account.privacy.parts(row.number + 1),
+        "separation": account.privacy.separation,
+        "releases": row.number + 1,
+        "rho": row.rho,
+        "epsilon": row.epsilon,
+        "delta": row.delta,
+        "amplification": False,
+    }
