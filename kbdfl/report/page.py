@@ -29,6 +29,13 @@ th, td { text-align: right; padding: .35rem .6rem; border-top: 1px solid #eef0f4
 th { min-width: 6rem; overflow-wrap: anywhere } thead th { border-top: 0 }
 tr > :first-child { text-align: left; color: #5b6675; min-width: 7.5rem }
 tr > :first-child { position: sticky; left: 0; background: #fff }
+.read td:last-child { text-align: left; overflow-wrap: anywhere } .read small { color: #5b6675 }
+.read td { vertical-align: top } .read tr > :first-child { min-width: 6rem }
+.tight th { min-width: 0; overflow-wrap: normal } .tight tr > :first-child { min-width: 6rem }
+@media (max-width: 30rem) { .tight th, .tight td { padding: .35rem .3rem; font-size: .8rem } }
+.plots + .table { margin-top: 1rem }
+mark { background: #fff0c2; color: inherit; border-radius: .25rem; padding: 0 .2rem }
+.verdicts { list-style: none; padding: 0 } .verdicts b { color: #b3261e }
 @media (max-width: 30rem) { body { margin: 1rem auto; padding: 0 .6rem } }
 """
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from kbdfl.export.bundle import write_bundle
 from kbdfl.export.run import bundle_facts
+from kbdfl.privacy import FileBooks, statement
+from kbdfl.report.audit import AUDIT, audit_section, read_audit
 from kbdfl.report.curves import MOST_POINTS, Line, mode, recall_figure, recall_points, thinned
 from kbdfl.report.fleet import FLEET, read_fleet
 from kbdfl.report.fleet_plots import fleet_plots
@@ -58,20 +60,27 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write_report(folder: RunFolder) -> dict[str, Any]:
-    """Draw report.html from the folder's metrics.jsonl, config.toml and, if there is one, fleet.json.
+    """Draw report.html from the folder's metrics.jsonl, config.toml and, if they are there, fleet.json and audit.json.
 
-    Returns `summarise` of the rows. Raises DataError for a fleet.json that is malformed. The page's size is bounded,
-    whatever the number of rounds and of phones.
+    What the folder's ledger says of privacy stands there too. Returns `summarise` of the rows. Raises DataError for one
+    of these that is malformed. The page's size is bounded, whatever the number of rounds and of phones.
     """
     rows = folder.rows()
     summary = summarise(rows)
     charts = _plots(rows)
     body = [cards(_cards(summary)), plots(charts)]
+    if releases := FileBooks(folder.path).rows():
+        body.append(f"<h2>Privacy</h2><p>{html.escape(statement(releases[-1]))}</p>")
     if len(rows) > MOST_POINTS:
         body.append(f"<p>Of {len(rows):,} rounds a curve draws {MOST_POINTS:,}, evenly spaced.</p>")
     fleet = folder.path / FLEET
     if fleet.exists():
-        body += ["<h2>The phones</h2>", plots(fleet_plots(read_fleet(fleet)), first=len(charts))]
+        phones = fleet_plots(read_fleet(fleet))
+        body += ["<h2>The phones</h2>", plots(phones, first=len(charts))]
+        charts += phones
+    audit = folder.path / AUDIT
+    if audit.exists():
+        body.append(audit_section(read_audit(audit), first=len(charts)))
     config = (folder.path / "config.toml").read_text("utf-8")
     body.append(f"<h2>Configuration</h2><pre>{html.escape(config)}</pre>")
     write_page(
