@@ -19,6 +19,7 @@ from typing import Any
 from kbdfl.errors import DataError
 
 BACKSPACE = "Backspace"
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def write_messages(path: Path | str, messages: Iterable[Message]) -> int:
             binary = gzip.GzipFile("", "wb", 6, raw, mtime=0) if path.suffix == ".gz" else raw
             with TextIOWrapper(binary, "utf-8", newline="\n") as file:
                 for message in messages:
-                    file.write(json.dumps(_record(message), ensure_ascii=False, separators=(",", ":")) + "\n")
+                    file.write(_encode(_record(message)) + "\n")
                     written += 1
         if not written:
             raise DataError(f"a typing log must hold at least one message, got none for {path}")

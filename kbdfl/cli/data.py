@@ -1,4 +1,4 @@
-"""`kbdfl data`: write typing logs, and describe them."""
+"""`kbdfl data`: write typing logs, import and export them, and describe them."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from kbdfl.cli.common import json_option, progress, seed_option, show
+from kbdfl.cli.own_data import export, import_
 
 QUANTILES = {"p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 TRAINING_CAP, HELD_OUT_CAP = 1000, 200  # a user's first messages that the trigram learns from, is asked about
@@ -15,7 +16,11 @@ TRAINING_CAP, HELD_OUT_CAP = 1000, 200  # a user's first messages that the trigr
 
 @click.group()
 def data() -> None:
-    """Generate typing logs, or describe them."""
+    """Generate typing logs, import one's own, export them, or describe them."""
+
+
+data.add_command(import_)
+data.add_command(export)
 
 
 @data.command()
