@@ -17,22 +17,29 @@ define apart
 endef
 
 # CPython keeps memory until it ends, so leaks are not looked for; the interpreter itself is not instrumented.
-SANITIZE := KBDFL_SANITIZE=address,undefined,float-cast-overflow
+SANITIZERS := address,undefined,float-cast-overflow
+SANITIZE := KBDFL_SANITIZE=$(SANITIZERS)
+CORE_SANITIZED := -O1 -g -fno-sanitize-recover=all -fsanitize=$(SANITIZERS)
 SANITIZED := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so)
 
-.PHONY: help install demo test asan asan-plain portable frames fuzz torture lint format bench experiments clean
+.PHONY: help install demo test asan asan-plain portable core arm-test wheel-test frames fuzz torture machine lint format bench experiments import-1gb clean
 
 help:
 	@echo "make demo      phones type, the fleet learns, the keyboard predicts (ARGS='--quick', '--no-serve --json')"
 	@echo "make test      all tests (ARGS='-k coordinator'; KBDFL_DEBUG_KERNELS=1 checks the kernels' bounds)"
 	@echo "make asan      the kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make portable  the kernels' tests without run-time dispatch, and with clang where there is one"
+	@echo "make core      the kernels as a static library without Python (CC, AR, OUT: docs/c-core.md)"
+	@echo "make arm-test  that library and the kernels' tests on aarch64, under qemu-user"
+	@echo "make wheel-test  source archive, wheel, an empty environment, and the tests from another folder"
 	@echo "make lint      ruff"
 	@echo "make frames    a million frames and five million broken ones against a second decoder (FRAMES=1000)"
-	@echo "make torture   a server that is killed a thousand times while phones report (KILLS=50)"
+	@echo "make torture   a server that is killed a thousand times while phones report (KILLS=50, ARGS='--postgres --servers 3')"
+	@echo "make machine   50,000 steps of phones, crashes and rollbacks on each store, against a model (STEPS=400)"
 	@echo "make fuzz      a fuzzer on what server and phones read, under the sanitizers (FUZZ_SECONDS=600)"
 	@echo "make experiments  every comparison of docs/experiments.md, ten minutes each, bandwidth thirty (ARGS=--quick: one)"
+	@echo "make import-1gb  kbdfl data import of 1 GiB of each format in at most 200 MiB (ARGS='--formats sms --mb 100')"
 	@echo "make bench     training and the codec's kernels beside their peers (ARGS='--json')"
 
 install: $(STAMP)
@@ -42,6 +49,7 @@ $(STAMP): $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2 || \
 		{ rm -rf $(VENV); echo "python3 -m venv failed; on Debian: apt install python3-venv python3-dev gcc"; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip >&2
+	@rm -f kernels/*.cpython-3[0-9][0-9]-*.so kernels/*.cpython-3[0-9][0-9]-*.pyd  # Python would prefer them to the new ones
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[chat,test,lint]" >&2
 	@{ command -v npm >/dev/null && npm ci --silent --prefix $(WEB); } >&2 || \
 		echo "onnxruntime-web was not installed (npm); the keyboard will ask the server for words" >&2
@@ -58,17 +66,29 @@ else
 endif
 
 asan: install
-	$(call apart,asan,$(SANITIZE),$(SANITIZED),$(KERNEL_TESTS))
+	$(call apart,asan,$(SANITIZE),$(SANITIZED) KBDFL_CORE_CFLAGS="$(CORE_SANITIZED)",$(KERNEL_TESTS))
 
 # The same for the plain loops that are meant for compilers without vector extensions; slow.
 asan-plain: install
-	$(call apart,asan-plain,$(SANITIZE) KBDFL_NO_CLONES=1 CPPFLAGS=-DKBDFL_NO_VECTORS,$(SANITIZED),$(KERNEL_TESTS))
+	$(call apart,asan-plain,$(SANITIZE) KBDFL_NO_CLONES=1 CPPFLAGS=-DKBDFL_NO_VECTORS,$(SANITIZED) \
+		KBDFL_CORE_CFLAGS="$(CORE_SANITIZED) -DKBDFL_NO_CLONES -DKBDFL_NO_VECTORS",$(KERNEL_TESTS))
 
 portable: install
-	$(call apart,portable,KBDFL_NO_CLONES=1,,$(KERNEL_TESTS))
+	$(call apart,portable,KBDFL_NO_CLONES=1,KBDFL_CORE_CFLAGS="-O3 -DKBDFL_NO_CLONES",$(KERNEL_TESTS))
 ifneq ($(shell command -v clang),)
-	$(call apart,clang,CC=clang,,$(KERNEL_TESTS))
+	$(call apart,clang,CC=clang,CC=clang,$(KERNEL_TESTS))
 endif
+
+core:
+	@$(MAKE) --no-print-directory -C kernels/core
+
+# Cross-compiled, on the processor that phones have; on Debian: gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user.
+arm-test: install
+	@$(BIN)/python tests/kernels/arm.py $(ARGS)
+
+# The same wheel for every CPython from 3.11 on; cibuildwheel builds the others, by pyproject.toml.
+wheel-test: install
+	@$(BIN)/python tests/wheel.py $(ARGS)
 
 # The wire format against its second decoder, and five mutated frames for each.
 frames: FRAMES ?= 1000000
@@ -79,6 +99,11 @@ frames: install
 torture: KILLS ?= 1000
 torture: install
 	@$(BIN)/python -m tests.server.torture --kills $(KILLS) $(ARGS)
+
+# Any order of events at a coordinator on SQLite, and at three on PostgreSQL, against a model.
+machine: STEPS ?= 50000
+machine: install
+	@KBDFL_STEPS=$(STEPS) $(BIN)/python -m pytest tests/server/test_machine.py -q $(ARGS)
 
 # What a server and a phone read, under the sanitizers; finds are kept in build/fuzz. libFuzzer and the sanitizers' library
 # come with atheris, and both must be there before Python is.
@@ -104,6 +129,10 @@ experiments: install
 	@for name in compare-server-rules heterogeneity async selection central-gap silos personalise warm-start bandwidth backdoor; do \
 		$(BIN)/kbdfl experiment $$name $(ARGS) || exit; \
 	done
+
+# Made-up exports, larger than the memory that their import may take.
+import-1gb: install
+	@$(BIN)/python benchmarks/import_stream.py $(ARGS)
 
 bench: install
 	@$(BIN)/kbdfl bench client $(ARGS)

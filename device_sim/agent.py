@@ -4,7 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -15,9 +15,13 @@ from kbdfl import identity
 from kbdfl.assignment import Assignment
 from kbdfl.device_sim.control import ControlStore
 from kbdfl.device_sim.feedback import ErrorMemory
+from kbdfl.device_sim.joined import Joined
 from kbdfl.device_sim.runtime import Budget, Declined, check_model, prepare, train
+from kbdfl.device_sim.secure import Caution, SecurePart
 from kbdfl.device_sim.store import TypingLog
-from kbdfl.downlink import Held, read_part, read_whole
+from kbdfl.device_sim.taken import Taken
+from kbdfl.device_sim.tasks import FIRST, Work, Works, check_base
+from kbdfl.downlink import read_part, read_whole
 from kbdfl.errors import Conflict, DataError, ModelError, ServerUnavailable, WireError
 from kbdfl.kernels.train import Workspace
 from kbdfl.text import Vocabulary
@@ -105,6 +109,12 @@ class ServerClient:
             headers["Content-Type"] = content_type
         return self._ask(method, path, body, headers).data
 
+    def as_administrator(self, token: str, method: str, path: str, value: Any = None) -> Any:
+        """What /v1/admin answers to who shows an administrator's token; `value` goes as the JSON body."""
+        body = b"" if value is None else json.dumps(value).encode()
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        return _json(self._ask(method, path, body, headers).data, path)
+
     def _ask(
         self, method: str, path: str, body: bytes, headers: dict[str, str], *, stream: bool = False
     ) -> urllib3.BaseHTTPResponse:
@@ -114,7 +124,12 @@ class ServerClient:
                 method, self.url + path, body=body or None, headers=headers, preload_content=not stream
             )
         except urllib3.exceptions.HTTPError as error:
-            reason = type(getattr(error, "reason", None) or error).__name__
+            cause = getattr(error, "reason", None) or error
+            if isinstance(cause, urllib3.exceptions.SSLError):
+                raise ServerUnavailable(
+                    f"no TLS with {self.url}: {str(cause)[:120]}; a certificate's authority is named by SSL_CERT_FILE"
+                ) from None
+            reason = type(cause).__name__
             raise ServerUnavailable(
                 f"no answer from {self.url} ({reason}); is `kbdfl serve` running there?"
             ) from None
@@ -156,13 +171,17 @@ def _seconds(value: Any) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """What became of one check-in: reported, wait, finished, dropped, late or declined, and the bytes moved."""
+    """What became of one check-in: reported, wait, finished, dropped, late or declined, and the bytes moved.
+
+    Or it goes on: summing, where a phone waits for others.
+    """
 
     outcome: str
     retry_after_s: float = 0.0
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     detail: str = ""
+    session_s: float = 0.0  # of the processor, in the steps of a session
 
 
 class Phone:
@@ -170,33 +189,58 @@ class Phone:
 
     A phone that vanished from a round, or could not take its part, stays out of that round until its deadline is
     over: asked again before, the server would hand it the same assignment.
+
+    One that belongs to a `population` says so, and works for whichever of its tasks the server names; `vocabulary_of`
+    then gives the words of a task by where its addresses begin.
     """
 
     def __init__(
         self,
         client: ServerClient,
         log: TypingLog,
-        vocabulary: Vocabulary,
+        vocabulary: Vocabulary | None,
         *,
         budget: Budget | None = None,
         controls: ControlStore | None = None,
         errors: ErrorMemory | None = None,
+        taken: Taken | None = None,
         tier: str = "",
+        population: str | None = None,
+        vocabulary_of: Callable[[str], Vocabulary] | None = None,
         token: str | None = None,
+        caution: Caution | None = None,
+        joined: Joined | None = None,
     ):
-        self._client, self._log, self._vocabulary = client, log, vocabulary
-        self._budget = budget or Budget()
-        self._controls = controls or ControlStore()
-        self._errors = errors or ErrorMemory()
-        self._held: tuple[str, Held] | None = None  # of which task
-        self._offer = json.dumps({"tier": tier} if tier else {}).encode()
+        self._client, self._log = client, log
+        self._budget, self._taken = budget or Budget(), taken or Taken()
+        known = []
+        if vocabulary is not None:
+            known = [Work(FIRST, vocabulary, controls or ControlStore(), errors or ErrorMemory())]
+        self._works = Works(vocabulary_of or (lambda base: wait_for_vocabulary(client, base=base)), *known)
+        self._by_population = population is not None
+        offer = {"tier": tier} if tier else {}
+        self._offer = json.dumps(offer | ({"population": population} if population else {})).encode()
         self._key = identity.generate_key()
+        self._caution, self._joined = caution or Caution(), joined if joined is not None else Joined()
+        self._part: SecurePart | None = None  # in a session that goes on
         self._out_of: tuple[str, int] | None = None  # task and round
         self._out_until_s = 0.0
         self.device = client.enrol(identity.public_key(self._key), token=token)
 
-    def cycle(self, *, workspace: Workspace, drops: Callable[[Assignment], bool] = lambda _: False) -> Cycle:
-        """Check in and, if selected, fetch the model, train and report. `drops` says when the phone vanishes."""
+    def cycle(
+        self,
+        *,
+        workspace: Workspace,
+        drops: Callable[[Assignment], bool] = lambda _: False,
+        silent: Callable[[], str | None] = lambda: None,
+    ) -> Cycle:
+        """Check in and, if selected, fetch the model, train and report. `drops` says when the phone vanishes.
+
+        Where updates are summed unseen the phone takes the steps that it can take now, then and in the cycles that
+        follow; `silent` says before which it vanishes.
+        """
+        if self._part is not None:
+            return self._sum_up(self._part)
         path, offered_s = "/v1/check-in", time.monotonic()
         answer = _json(
             self._client.signed(self._key, "POST", path, body=self._offer, content_type="application/json"),
@@ -211,28 +255,35 @@ class Phone:
             raise WireError(
                 f"a check-in must be answered by assigned, wait or finished, got {status!r}"[:200]
             )
-        assignment = Assignment.from_json(answer)
+        base = check_base(answer.pop("base", None)) if self._by_population else FIRST
+        assignment, work = Assignment.from_json(answer), self._works.at(base)
         asked_s, this_round = time.monotonic(), (assignment.task, assignment.round)
         if self._out_of == this_round and offered_s < self._out_until_s:
             return Cycle("wait", retry_after_s=_BACK_S)
+        self._out_until_s = asked_s + assignment.deadline_s
         try:
-            params, downlink = self._fetch_model(assignment)
+            self._caution.check(assignment)
+        except Declined as reason:
+            self._out_of = this_round
+            return Cycle("declined", detail=str(reason))
+        try:
+            params, downlink = self._fetch_model(assignment, work)
             shared_control = None
-            if self._controls.corrects(assignment):
-                shared_control, more = self._fetch(assignment, f"/v1/models/{assignment.version}/control")
+            if work.controls.corrects(assignment):
+                shared_control, more = self._fetch(assignment, f"{base}/models/{assignment.version}/control")
                 downlink += more
         except Conflict as late:  # the round closed and its model is no longer served
             return Cycle("late", detail=str(late))
-        self._out_until_s = asked_s + assignment.deadline_s
         if drops(assignment):
             self._out_of = this_round
             return Cycle("dropped", downlink_bytes=downlink)
         try:
-            self._check(assignment, params)
+            _check(assignment, params, work)
+            self._taken.check(assignment)
             budget = self._budget
             if assignment.client.partial_work:
                 budget = budget.within(assignment.deadline_s, fetching_s=time.monotonic() - asked_s)
-            run = prepare(assignment, self._log.sentences(self._vocabulary), budget=budget)
+            run = prepare(assignment, self._log.sentences(work.vocabulary), budget=budget)
             frame = train(
                 assignment,
                 params,
@@ -241,30 +292,47 @@ class Phone:
                 budget=budget,
                 workspace=workspace,
                 shared_control=shared_control,
-                controls=self._controls,
-                errors=self._errors,
+                controls=work.controls,
+                errors=work.errors,
             )
         except (Declined, DataError) as reason:
             self._out_of = this_round
             return Cycle("declined", downlink_bytes=downlink, detail=str(reason))
+        self._taken.note(assignment)
+        if assignment.secure:
+            said = {"caution": self._caution, "joined": self._joined, "silent": silent()}
+            self._part = SecurePart(assignment, frame, self._client, key=self._key, base=base, **said)
+            began = self._sum_up(self._part)
+            return replace(began, downlink_bytes=began.downlink_bytes + downlink)
         try:
             self._client.signed(
                 self._key,
                 "POST",
-                f"/v1/rounds/{assignment.round}/report",
+                f"{base}/rounds/{assignment.round}/report",
                 body=frame,
                 content_type="application/octet-stream",
             )
         except Conflict as late:
             return Cycle("late", uplink_bytes=len(frame), downlink_bytes=downlink, detail=str(late))
-        self._controls.settle()
-        self._errors.settle()
+        work.controls.settle()
+        work.errors.settle()
         return Cycle("reported", uplink_bytes=len(frame), downlink_bytes=downlink)
 
-    def _fetch_model(self, assignment: Assignment) -> tuple[np.ndarray, int]:
+    def _sum_up(self, part: SecurePart) -> Cycle:
+        """Go on with a session; a phone that is out of it stays out of its round."""
+        up, down, spent_s = part.up_bytes, part.down_bytes, part.cpu_s
+        outcome, wait_s, detail = part.go_on()
+        if outcome != "summing":
+            self._part, self._out_of = None, (part.assignment.task, part.assignment.round)
+        moved = part.up_bytes - up, part.down_bytes - down
+        return Cycle(outcome, wait_s, *moved, detail, part.cpu_s - spent_s)
+
+    def _fetch_model(self, assignment: Assignment, work: Work) -> tuple[np.ndarray, int]:
         """What the assignment names of the model, and the bytes it took: fewer from an earlier version on."""
         partial, most = assignment.client.partial_model, _most_bytes(assignment)
-        path = f"/v1/rounds/{assignment.round}/model" if partial else f"/v1/models/{assignment.version}"
+        path = work.base + (
+            f"/rounds/{assignment.round}/model" if partial else f"/models/{assignment.version}"
+        )
         if assignment.download == "float32":
             return self._fetch(assignment, path)
         if partial:
@@ -272,7 +340,7 @@ class Phone:
             params, version = read_part(body, assignment.coordinates, max_bytes=most)
             _check_version(assignment, version)
             return params, len(body)
-        task, held = self._held or (assignment.task, None)
+        task, held = work.held or (assignment.task, None)
         if task != assignment.task or (held and len(held.grid.levels) != assignment.config.spec.size):
             held = None
         if held is not None and held.version == assignment.version:
@@ -280,19 +348,11 @@ class Phone:
         if held is not None:
             path += f"/from/{held.version}"
         body = self._client.download(self._key, path)
-        self._held = None  # until what came has proved to be a version
+        work.held = None  # until what came has proved to be a version
         now = read_whole(body, size=assignment.config.spec.size, held=held, max_bytes=most)
         _check_version(assignment, now.version)
-        self._held = assignment.task, now
+        work.held = assignment.task, now
         return now.grid.values, len(body)
-
-    def _check(self, assignment: Assignment, params: np.ndarray) -> None:
-        """Raise ModelError unless it is the model of the assignment; what the phone holds is then forgotten."""
-        try:
-            check_model(assignment, params, self._vocabulary)
-        except ModelError:
-            self._held = None
-            raise
 
     def _fetch(self, assignment: Assignment, path: str) -> tuple[np.ndarray, int]:
         """A float32 vector that goes with the assignment, and the bytes it took."""
@@ -300,6 +360,15 @@ class Phone:
         params, version, _ = decode_model(body, max_bytes=_most_bytes(assignment))
         _check_version(assignment, version)
         return params, len(body)
+
+
+def _check(assignment: Assignment, params: np.ndarray, work: Work) -> None:
+    """Raise ModelError unless it is the model of the assignment; what the phone holds is then forgotten."""
+    try:
+        check_model(assignment, params, work.vocabulary)
+    except ModelError:
+        work.held = None
+        raise
 
 
 def _most_bytes(assignment: Assignment) -> int:
@@ -312,12 +381,12 @@ def _check_version(assignment: Assignment, version: int) -> None:
         raise WireError(f"version {assignment.version} was assigned, the server sent {version}")
 
 
-def wait_for_vocabulary(client: ServerClient, *, timeout_s: float = 60.0) -> Vocabulary:
-    """The task's vocabulary, from the bundle that a server exports as it starts."""
+def wait_for_vocabulary(client: ServerClient, *, base: str = FIRST, timeout_s: float = 60.0) -> Vocabulary:
+    """A task's vocabulary, from the bundle that a server exports as it starts."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
-            return Vocabulary.from_bytes(client.get("/v1/models/latest/tokenizer.json"))
+            return Vocabulary.from_bytes(client.get(f"{base}/models/latest/tokenizer.json"))
         except WireError as error:
             if time.monotonic() > deadline:
                 raise ServerUnavailable(f"{client.url} has no vocabulary to give: {error}") from None

@@ -15,10 +15,12 @@ from kbdfl.device_sim.feedback import ErrorMemory
 from kbdfl.device_sim.flight import Airborne
 from kbdfl.device_sim.hours import HOUR_S
 from kbdfl.device_sim.runtime import Budget, Declined
+from kbdfl.device_sim.taken import Taken
 from kbdfl.device_sim.work import Job, Plan, Received, Worker
 from kbdfl.engines import Engine
 from kbdfl.errors import DataError
 from kbdfl.run import Built, RunConfig
+from kbdfl.secure import session_bytes
 from kbdfl.transform import nominal_bytes
 
 _NO_CONTROLS, _NO_ERRORS = ControlStore(), ErrorMemory()  # of tasks without such: never written to
@@ -34,7 +36,12 @@ class Dispatch:
         self._random = random
         self.controls: defaultdict[str, ControlStore] = defaultdict(ControlStore)
         self._errors: defaultdict[str, ErrorMemory] = defaultdict(ErrorMemory)
+        self._taken: defaultdict[str, Taken] = defaultdict(Taken)
         self._downloads: Downloads | None = None
+        task = built.task
+        self._session = (
+            session_bytes(task, devices=task.rule.selected) if task.algorithm.secure.on else (0, 0)
+        )
 
     def attend(self, coordinator: Coordinator) -> None:
         """Phones ask this coordinator from now on, and hold what they held."""
@@ -66,10 +73,13 @@ class Dispatch:
         # The change of a control variate takes as much again.
         transforms, reported = self._built.task.algorithm.transforms, assignment.coordinates.model.spec
         uplink = nominal_bytes(transforms, reported.size) * (2 if rule.scaffold else 1)
+        uplink = self._session[0] or uplink
         transfer_s = (downlink + uplink) / device.bytes_per_s
         passes = 1 + (rule.scaffold == 1) / rule.epochs
         in_time = (assignment.deadline_s - transfer_s) * device.tokens_per_s / passes
         try:
+            if name in self._taken:
+                self._taken[name].check(assignment)
             plan = self._plan(name, device, assignment, in_time)
         except (Declined, DataError):
             return "declined"
@@ -84,6 +94,13 @@ class Dispatch:
             return "left" if leaves_s < assignment.deadline_s else "late"
         times = {"arrival_s": arrival_s, "training_s": training_s, "in_time": in_time}
         return self._job(name, device, assignment, plan, received, **times)
+
+    def counted(self, job: Job) -> None:
+        """The job's report was counted: the phone keeps what belongs to it."""
+        job.controls.settle()
+        job.errors.settle()
+        if self._built.task.algorithm.privacy.on:
+            self._taken[job.device].note(job.assignment)
 
     def again(self, one: Airborne, received: Received) -> Job:
         """A job as it was when its phone was assigned."""
@@ -100,6 +117,7 @@ class Dispatch:
         return {
             "controls": {name: store.kept for name, store in self.controls.items() if store.kept},
             "errors": {name: memory.kept for name, memory in self._errors.items() if memory.kept},
+            "taken": {name: taken.kept for name, taken in self._taken.items()},
             "downloads": self._downloads.state(),
         }
 
@@ -109,6 +127,8 @@ class Dispatch:
             self.controls[name] = ControlStore(kept=kept)
         for name, kept in state["errors"].items():
             self._errors[name] = ErrorMemory(kept)
+        for name, kept in state["taken"].items():
+            self._taken[name] = Taken(kept=kept)
         self._downloads.restore(state["downloads"])
 
     def _plan(self, name: str, device: Device, assignment: Assignment, in_time: float) -> Plan:

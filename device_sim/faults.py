@@ -14,7 +14,7 @@ from typing import Any
 from kbdfl.device_sim.audit import Audited, InvariantBroken
 from kbdfl.device_sim.simulate import Simulation
 from kbdfl.device_sim.work import Done, Job
-from kbdfl.errors import KbdflError
+from kbdfl.errors import ConfigError, KbdflError
 from kbdfl.rng import stream
 from kbdfl.rounds import RoundResult
 
@@ -52,6 +52,10 @@ class Storm(Simulation):
         self.happened: Counter[str] = Counter()
         self._mail: list[tuple[float, int, Job, Done]] = []  # on their way to the server, by arrival
         self._sent = 0
+        if arguments[0].algorithm.privacy.on:
+            raise ConfigError("faults must be none with privacy: the watch adds up what noise hides")
+        if arguments[0].algorithm.secure.on:
+            raise ConfigError("faults must be none with secure aggregation: the watch adds up single reports")
         super().__init__(*arguments, **options)
         self._adds_up = self._together = (
             False  # each frame has a fate of its own, and the watch reads them all

@@ -13,11 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from kbdfl.device_sim.agent import Cycle, Phone, ServerClient, wait_for_vocabulary
 from kbdfl.device_sim.devices import MID
+from kbdfl.device_sim.harvest import bases_of
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import has_known_word
+from kbdfl.device_sim.secure import STEPS, Caution
+from kbdfl.device_sim.tasks import FIRST
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.kernels.train import Workspace
 from kbdfl.rng import stream
+from kbdfl.text import Vocabulary
 
 IDLE_S = 0.004  # a thread whose phone was told to wait pauses, so that a full round is not stormed
 
@@ -25,7 +29,9 @@ IDLE_S = 0.004  # a thread whose phone was told to wait pauses, so that a full r
 class Fleet:
     """The training users of a population, each on a phone of its own.
 
-    `tokens` are for enrolment, one a phone; raises ConfigError if there are some, but too few.
+    `tokens` are for enrolment, one a phone; raises ConfigError if there are some, but too few. Phones that `belong_to`
+    a population of the server's work for its tasks, others for the server's first. `silent` says before which step of a
+    session a phone vanishes, by its number in `phones`; without it that is by chance, as the `dropout` is.
     """
 
     def __init__(
@@ -37,12 +43,17 @@ class Fleet:
         seed: int,
         dropout: float = 0.0,
         tokens: Sequence[str] = (),
+        belong_to: str | None = None,
+        caution: Caution | None = None,
+        silent: Callable[[int], str | None] | None = None,
     ) -> None:
         if tokens and len(tokens) < len(population):
             raise ConfigError(f"{len(population)} phones need as many enrolment tokens, got {len(tokens)}")
         self._client, self._population, self._tokens = client, population, tokens
         self._threads = workers + 2
         self._seed, self._dropout = seed, dropout
+        self._belong_to, self._caution, self._silent = belong_to, caution, silent
+        self._words: dict[str, Vocabulary] = {}  # by where the addresses of a task begin
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._waiting: list[tuple[float, int]] = []  # heap of (when a phone may come back, its index)
@@ -50,6 +61,7 @@ class Fleet:
         self.outcomes: Counter[str] = Counter()
         self.uplink_bytes = 0
         self.downlink_bytes = 0
+        self.session_s = 0.0  # of the processor, in sessions of secure aggregation
 
     @property
     def size(self) -> int:
@@ -58,14 +70,24 @@ class Fleet:
 
     def enrol(self, on_phone: Callable[[], None] = lambda: None) -> int:
         """Enrol a phone for every user and return how many have something to learn from; only those check in."""
-        vocabulary = wait_for_vocabulary(self._client)
+        bases = [FIRST] if self._belong_to is None else bases_of(self._client, self._belong_to).values()
+        vocabularies = {words.sha256: words for words in map(self._vocabulary, bases)}
         eligible: list[int] = []
 
         def one(index: int) -> None:
             log = self._population.log(self._population.users[index])
             token = self._tokens[index] if self._tokens else None
-            phone = Phone(self._client, log, vocabulary, tier=MID.name, token=token)
-            usable = has_known_word(log.sentences(vocabulary))
+            phone = Phone(
+                self._client,
+                log,
+                None,
+                tier=MID.name,
+                population=self._belong_to,
+                vocabulary_of=self._vocabulary,
+                token=token,
+                caution=self._caution,
+            )
+            usable = any(has_known_word(log.sentences(words)) for words in vocabularies.values())
             with self._lock:
                 self.phones.append(phone)
                 if usable:
@@ -80,6 +102,12 @@ class Fleet:
         stream(self._seed, "fleet").shuffle(eligible)
         self._waiting = [(1e-9 * turn, index) for turn, index in enumerate(eligible)]  # sorted, so a heap
         return len(eligible)
+
+    def _vocabulary(self, base: str) -> Vocabulary:
+        """A task's words, which all phones share."""
+        if base not in self._words:
+            self._words[base] = wait_for_vocabulary(self._client, base=base)
+        return self._words[base]
 
     def run(self) -> None:
         """Play all phones until the server says that the task is finished. Raises what any of them raised."""
@@ -97,6 +125,14 @@ class Fleet:
 
     def _play(self, number: int) -> None:
         workspace, random = Workspace(), stream(self._seed, "dropout", number)
+
+        def vanishes() -> bool:
+            return self._dropout > 0 and random.random() < self._dropout
+
+        def before() -> str | None:
+            """Where words are summed up, a phone vanishes before any of the steps."""
+            return STEPS[random.integers(len(STEPS))] if vanishes() else None
+
         try:
             while not self._stop.is_set():
                 index = self._next_phone()
@@ -104,7 +140,9 @@ class Fleet:
                     time.sleep(IDLE_S)
                     continue
                 cycle = self.phones[index].cycle(
-                    workspace=workspace, drops=lambda _: self._dropout > 0 and random.random() < self._dropout
+                    workspace=workspace,
+                    drops=lambda assignment: not assignment.secure and vanishes(),
+                    silent=lambda index=index: self._silent(index) if self._silent else before(),
                 )
                 self._count(index, cycle)
                 if cycle.outcome == "finished":
@@ -126,5 +164,6 @@ class Fleet:
             self.outcomes[cycle.outcome] += 1
             self.uplink_bytes += cycle.uplink_bytes
             self.downlink_bytes += cycle.downlink_bytes
+            self.session_s += cycle.session_s
             # The moment decides who is next, so phones take turns: one that took part goes to the back.
             heapq.heappush(self._waiting, (time.monotonic() + cycle.retry_after_s, index))

@@ -5,11 +5,13 @@ and no name that it gives becomes a path.
 """
 
 import time
+import tomllib
 from dataclasses import dataclass
 from typing import Any
 
 from kbdfl.device_sim.agent import ServerClient
-from kbdfl.errors import ModelError, ServerUnavailable
+from kbdfl.device_sim.tasks import FIRST, check_base
+from kbdfl.errors import ConfigError, ModelError, ServerUnavailable
 from kbdfl.export.bundle import FILES, MANIFEST, load_bundle
 from kbdfl.params import load_checkpoint, write_atomically
 from kbdfl.run import RunConfig, RunFolder
@@ -41,18 +43,45 @@ class Progress:
     settled: bool
 
 
-def progress_of(client: ServerClient) -> Progress:
-    """What the server's status says of its rounds. Raises ServerUnavailable."""
-    status = _fields(
-        client.get_json("/v1/status"), {"round": int, "rounds": int, "settled": bool}, "/v1/status"
-    )
+def bases_of(client: ServerClient, population: str) -> dict[str, str]:
+    """The tasks for a population, by name, and where the addresses of each begin.
+
+    Raises ConfigError if there is none, ServerUnavailable for an answer that is not a server's of ours.
+    """
+    path = f"{FIRST}/tasks"
+    kinds = {"name": str, "population": str, "base": str}
+    listed = [
+        _fields(each, kinds, path) for each in _fields(client.get_json(path), {"tasks": list}, path)["tasks"]
+    ]
+    found = {each["name"]: check_base(each["base"]) for each in listed if each["population"] == population}
+    if not found:
+        known = ", ".join(sorted({each["population"] for each in listed}))
+        raise ConfigError(
+            f"population must be one that {client.url} serves ({known}), got {population}"[:300]
+        )
+    return found
+
+
+def progress_of(client: ServerClient, *, base: str = FIRST) -> Progress:
+    """What the status says of a task's rounds. Raises ServerUnavailable."""
+    path = f"{base}/status"
+    status = _fields(client.get_json(path), {"round": int, "rounds": int, "settled": bool}, path)
     return Progress(status["round"], status["rounds"], status["settled"])
 
 
-def wait_settled(client: ServerClient, *, timeout_s: float = 300.0) -> None:
+def sums_unseen(client: ServerClient, *, base: str = FIRST) -> bool:
+    """Whether the server says that it sums the task's updates unseen; phones do not rely on that."""
+    path = f"{base}/config"
+    try:
+        return bool(tomllib.loads(client.get(path).decode()).get("secure", {}).get("on"))
+    except (ValueError, AttributeError):
+        raise ServerUnavailable(f"the answer to {path} is not TOML; is this a kbdfl server?") from None
+
+
+def wait_settled(client: ServerClient, *, base: str = FIRST, timeout_s: float = 300.0) -> None:
     """Return once all rounds are done, measured and exported. Raises ServerUnavailable."""
     deadline = time.monotonic() + timeout_s
-    while not progress_of(client).settled:
+    while not progress_of(client, base=base).settled:
         if time.monotonic() > deadline:
             raise ServerUnavailable(
                 f"{client.url} has not measured and exported its last round in {timeout_s:.0f} s"
@@ -60,32 +89,32 @@ def wait_settled(client: ServerClient, *, timeout_s: float = 300.0) -> None:
         time.sleep(0.2)
 
 
-def new_rows(client: ServerClient, since: int) -> tuple[list[dict[str, Any]], int]:
+def new_rows(client: ServerClient, since: int, *, base: str = FIRST) -> tuple[list[dict[str, Any]], int]:
     """Rounds that closed or were measured after `since`, and the `since` of the next question."""
-    path = f"/v1/metrics?since={since}"
+    path = f"{base}/metrics?since={since}"
     answer = _fields(client.get_json(path), {"rounds": list, "next": int}, path)
     return [_fields(row, ROW, path) for row in answer["rounds"]], answer["next"]
 
 
-def harvest(client: ServerClient, folder: RunFolder) -> None:
+def harvest(client: ServerClient, folder: RunFolder, *, base: str = FIRST) -> None:
     """Write config.toml, metrics.jsonl, the newest checkpoint, the tokenizer and the bundle into `folder`.
 
     Raises ModelError for a bundle or a checkpoint that is not whole, ConfigError for a configuration that could
     not run again, ServerUnavailable for any other answer that is not a server's of ours.
     """
-    wait_settled(client)
-    write_atomically(folder.path / "config.toml", client.get("/v1/config"))
+    wait_settled(client, base=base)
+    write_atomically(folder.path / "config.toml", client.get(f"{base}/config"))
     RunConfig.load(folder.path / "config.toml")
-    rows, _ = new_rows(client, 0)
+    rows, _ = new_rows(client, 0, base=base)
     for row in sorted(rows, key=lambda row: row["round"]):
         folder.add_row(row)
     bundle = folder.path / "model"
     bundle.mkdir()
     for name in (*FILES, MANIFEST):
-        write_atomically(bundle / name, client.get(f"/v1/models/latest/{name}"))
+        write_atomically(bundle / name, client.get(f"{base}/models/latest/{name}"))
     vocabulary = load_bundle(bundle).vocabulary
     arriving = folder.checkpoints / "arriving.part"
-    write_atomically(arriving, client.get("/v1/checkpoint"))
+    write_atomically(arriving, client.get(f"{base}/checkpoint"))
     try:
         _, _, facts = load_checkpoint(arriving)
         version = facts.get("version")

@@ -13,7 +13,6 @@ from kbdfl.algorithms.client import ClientRule
 from kbdfl.algorithms.sampled import Submodel, partial, submodel
 from kbdfl.algorithms.scaffold import renewed_control
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import LARGEST_LOSS
 from kbdfl.device_sim.control import (
     ControlStore,
     encode_control,
@@ -25,6 +24,7 @@ from kbdfl.errors import ConfigError, DataError, KbdflError, ModelError
 from kbdfl.kernels.train import Workspace, local_sgd, scratch_bytes
 from kbdfl.params import digest
 from kbdfl.rng import stream
+from kbdfl.rounds import LARGEST_LOSS
 from kbdfl.text import SPECIALS, Vocabulary, training_batches
 from kbdfl.wire import encode_report
 

@@ -14,6 +14,7 @@ Synchronous phones stop when their round closes. Asynchronous ones (FedBuff) go 
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf, nextafter
 from typing import Any
 
@@ -31,6 +32,7 @@ from kbdfl.device_sim.feedback import Lost
 from kbdfl.device_sim.flight import Airborne, Flight
 from kbdfl.device_sim.hours import hardware
 from kbdfl.device_sim.population import Population
+from kbdfl.device_sim.summing import Summing
 from kbdfl.device_sim.tally import Tally
 from kbdfl.device_sim.traces import open_hours
 from kbdfl.device_sim.work import Done, Job, Training, Worker, perform, perform_together
@@ -39,6 +41,8 @@ from kbdfl.engines import Engine, ThreadEngine
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.metrics import recall
 from kbdfl.parts import TooStale
+from kbdfl.privacy import Books, MemoryBooks, Parts, Source
+from kbdfl.privacy.plan import check_population
 from kbdfl.rng import stream
 from kbdfl.rounds import MemoryStore, RoundResult, metrics_row
 from kbdfl.run import Built, RunConfig
@@ -47,7 +51,7 @@ from kbdfl.transform import Draws, Update
 
 LONGEST_LULL_S = 7 * DAY_S  # nobody was given an assignment for so long: nobody ever will be
 # Of the objects in `Simulation.state`, and its plain attributes there.
-STATE_CLASSES = (*COORDINATOR_CLASSES, Tally, Control, Lost, Update, Draws, Held, Airborne, Device)
+STATE_CLASSES = (*COORDINATOR_CLASSES, Tally, Control, Lost, Update, Draws, Held, Airborne, Device, Parts)
 _KEPT = ("_wall_s", "_now", "_ask_s", "_lull_s", "_in_vain", "_out", "_waiting", "_away", "counted", "tally")
 _AHEAD = 4  # jobs a worker that are begun before they are needed
 FUTILE = 20  # assignments a phone, in a row, that no report came of: none ever will
@@ -58,7 +62,7 @@ class Simulation:
 
     `controls` are the phones' control variates (SCAFFOLD), `counted` says how many reports of each phone were counted,
     `tally` what became of those that were assigned. `worker` is what they do; a held-out set that is None measures
-    nothing.
+    nothing. `noise` is for tests of tasks with privacy: without it nobody can repeat their runs.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Simulation:
         workers: int = 1,
         engine: Engine | None = None,
         worker: Worker | None = None,
+        noise: Callable[[], Source] = Source,
     ) -> None:
         settings, rule, mode = config.settings, config.rule, config.algorithm.mode
         if rule.enough > len(population):
@@ -83,7 +88,13 @@ class Simulation:
                 f"min_separation must be at most {len(population) // rule.cohort} for {len(population)} phones in "
                 f"rounds of {rule.cohort}, got {separation}"
             )
+        private = config.algorithm.privacy
+        if private.on:
+            everybody = replace(private, population=len(population))
+            check_population(everybody, rounds=rule.rounds, cohort=rule.cohort)
         self.settings, self._built, self._population, self._held_out = settings, built, population, held_out
+        self._books: Books = MemoryBooks()
+        self._noise = noise
         self._engine = engine or ThreadEngine(workers)
         self._worker = worker or Training(population, built.vocabulary)
         hours = open_hours(settings.availability, seed=settings.seed)
@@ -96,6 +107,9 @@ class Simulation:
         self._devices: dict[str, Device] = {}
         self._asynchronous = isinstance(mode, FedBuff)
         plain = isinstance(config.algorithm.aggregate, Mean) and not config.algorithm.client.scaffold
+        plain = plain and not private.on  # what noise is on is clipped one by one, by the coordinator
+        plain = plain and not config.algorithm.secure.on
+        self._summing = Summing(built.task)
         self._adds_up = plain and not self._asynchronous  # updates may be added up by the workers
         self._together = self._adds_up and self._engine.far
         self._most = mode.concurrency if isinstance(mode, FedBuff) else rule.selected
@@ -149,10 +163,17 @@ class Simulation:
             self._checkins.restore(state["checkins"])
         self._flight.restore(state["flight"], self._dispatch.again, share=self._dispatch.share)
 
+    def keep_books(self, books: Books) -> None:
+        """Before the first round: the ledger of a task with privacy, and who took part, are there and not in memory."""
+        self._books = books
+        self._coordinate()
+
     def _coordinate(self) -> None:
         """A coordinator that begins with what the store holds."""
-        built = self._built
-        self.coordinator = Coordinator(built.task, built.params, store=self._store, random=self._pace)
+        built, privacy = self._built, self._built.task.central(self._books, source=self._noise)
+        self.coordinator = Coordinator(
+            built.task, built.params, store=self._store, random=self._pace, privacy=privacy
+        )
         self._dispatch.attend(self.coordinator)
 
     def measure(self) -> dict[str, float]:
@@ -178,6 +199,8 @@ class Simulation:
         """The clock jumps to what happens next; the round's result if that closes one."""
         c, ends_s = self.coordinator, min(self._out.values(), default=inf)
         next_s = min(self._flight.next_s, ends_s, self._ask_s)
+        if (due_s := self._summing.due_s(ends_s)) <= next_s and due_s < inf:
+            return self._sum_up(due_s)
         if next_s == inf:
             why = (
                 "none has a log with words that the model knows" if self._checkins is None else "none is free"
@@ -191,7 +214,7 @@ class Simulation:
         if next_s < self._flight.next_s:
             self._now = max(self._now, next_s)
             return self._closed(c.tick(self._now)) if next_s == ends_s else None
-        wanted = inf if self._asynchronous else self._built.task.rule.cohort - c.reports
+        wanted = inf if self._asynchronous or self._summing.on else self._built.task.rule.cohort - c.reports
         if self._together and len(self._out) == self._most:
             # Nobody can join any more: those that arrive next, before the first deadline, are all counted.
             self._flight.begin_together(wanted, before_s=ends_s, algorithm=self._built.task.algorithm)
@@ -209,10 +232,22 @@ class Simulation:
     def _arrive(self, job: Job, done: Done) -> RoundResult | None:
         """A report comes in; the round's result if it is the last."""
         self._now = job.arrival_s
+        if self._summing.on:
+            self._summing.add(job, done, self._now)
+            return None
         closed = self._deliver(job, done)
         if self._asynchronous:
             self._let_go(job.device)
             self._ask_s = self._now
+        return self._closed(closed)
+
+    def _sum_up(self, due_s: float) -> RoundResult | None:
+        """Those who have trained by now sum up their updates, which ends the round."""
+        self._now = max(self._now, due_s)
+        self.tally.events += 1
+        closed, counted = self._summing.close(self.coordinator, self._now)
+        for job, done in counted:
+            self._settle(job, done)
         return self._closed(closed)
 
     def _deliver(self, job: Job, done: Done) -> RoundResult | None:
@@ -228,9 +263,8 @@ class Simulation:
     def _settle(self, job: Job, done: Done) -> None:
         """The report was counted: the phone keeps what belongs to it."""
         job.controls.offer(done.control)
-        job.controls.settle()
         job.errors.offer(done.lost)
-        job.errors.settle()
+        self._dispatch.counted(job)
         self.counted[job.device] += 1
         self._in_vain = 0
         self.tally.report(job.hardware.tier, energy_j=job.training_s * job.hardware.watts)

@@ -60,6 +60,13 @@ class Downlink:
             held = None
         return self._cached(("whole", version, held), lambda: self._whole(version, held))
 
+    def earlier(self, version: int, params: np.ndarray) -> bytes:
+        """What `frame` gave of a version that is not kept here any more, from its parameters float32 (P,)."""
+        if self._download.codec != "grid":
+            return encode_model(params, version=version, spec_hash=self._spec.hash)
+        grid = Grid.of(params, self._spec, steps=self._download.steps)
+        return _encode(grid.levels, grid.exponents, version=version, spec_hash=self._spec.hash, base=None)
+
     def holds(self, version: int | None) -> bool:
         """Whether a difference from `version` can be made."""
         return version in self._grids

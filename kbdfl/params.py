@@ -12,8 +12,8 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from kbdfl.errors import ModelError
 
@@ -72,33 +72,48 @@ def sync_folder(folder: Path) -> None:
 
 def save_checkpoint(path: Path, flat: np.ndarray, spec: ParamSpec, metadata: dict) -> None:
     """Write parameters and `metadata` (JSON values) as safetensors; equal content gives equal bytes."""
+    write_atomically(Path(path), pack_checkpoint(flat, spec, metadata))
+
+
+def pack_checkpoint(flat: np.ndarray, spec: ParamSpec, metadata: dict) -> bytes:
+    """What `save_checkpoint` writes."""
     tensors = {name: np.ascontiguousarray(view, np.float32) for name, view in spec.views(flat).items()}
     document = metadata | {"spec": spec.entries, "sha256": digest(flat)}
     # One metadata key only: safetensors writes several in random order.
     sealed = json.dumps(document | {"seal": _seal(document)}, sort_keys=True)
-    write_atomically(Path(path), save(tensors, metadata={"kbdfl": sealed}))
+    return save(tensors, metadata={"kbdfl": sealed})
 
 
 def load_checkpoint(path: Path) -> tuple[np.ndarray, ParamSpec, dict]:
     """Read what `save_checkpoint` wrote: (flat float32 (P,), spec, metadata). Raises ModelError."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {})["kbdfl"])
-            seal, sha256 = metadata.pop("seal"), metadata["sha256"]
-            spec = ParamSpec(tuple((name, tuple(shape)) for name, shape in metadata["spec"]))
-            tensors = [file.get_tensor(name) for name, _ in spec.entries]
-            flat = np.concatenate([tensor.ravel() for tensor in tensors])
+        content = Path(path).read_bytes()
     except FileNotFoundError:
         raise ModelError(f"no checkpoint at {path}") from None
-    except (OSError, SafetensorError, AttributeError, KeyError, ValueError, TypeError) as error:
+    except OSError as error:
+        raise ModelError(f"{path} is not a kbdfl checkpoint: {error.strerror}") from None
+    return unpack_checkpoint(content, name=str(path))
+
+
+def unpack_checkpoint(content: bytes, *, name: str) -> tuple[np.ndarray, ParamSpec, dict]:
+    """The same of what `pack_checkpoint` gave; `name` is what an error calls it."""
+    try:
+        arrays = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = json.loads((header.get("__metadata__") or {})["kbdfl"])
+        seal, sha256 = metadata.pop("seal"), metadata["sha256"]
+        spec = ParamSpec(tuple((name, tuple(shape)) for name, shape in metadata["spec"]))
+        tensors = [arrays[name] for name, _ in spec.entries]
+        flat = np.concatenate([tensor.ravel() for tensor in tensors])
+    except (SafetensorError, AttributeError, KeyError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise ModelError(f"{path} is not a kbdfl checkpoint: {reason}") from None
+        raise ModelError(f"{name} is not a kbdfl checkpoint: {reason}") from None
     if seal != _seal(metadata) or any(
         tensor.shape != shape for tensor, (_, shape) in zip(tensors, spec.entries, strict=True)
     ):
-        raise ModelError(f"{path} is damaged: its description does not match the seal it carries")
+        raise ModelError(f"{name} is damaged: its description does not match the seal it carries")
     if flat.dtype != np.float32 or digest(flat) != sha256:
-        raise ModelError(f"{path} is damaged: its parameters do not match the sha256 it carries")
+        raise ModelError(f"{name} is damaged: its parameters do not match the sha256 it carries")
     return flat, spec, metadata
 
 

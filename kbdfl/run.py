@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 
 from kbdfl.algorithms import AGGREGATES, MODES, SELECTIONS, SERVER_RULES, Algorithm, ClientRule, Download
+from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.config import from_table, read_toml, to_table, write_toml
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.model import init_params, preset
 from kbdfl.params import save_checkpoint, write_atomically
+from kbdfl.privacy import Privacy
+from kbdfl.secure import statement
 from kbdfl.task import RoundRule, Task
 from kbdfl.text import Vocabulary, public_vocabulary, training_vocabulary
 
@@ -123,6 +126,11 @@ class RunConfig:
     algorithm: Algorithm = field(default_factory=Algorithm)
     rule: RoundRule = field(default_factory=RoundRule)
 
+    def __post_init__(self) -> None:
+        # A budget becomes the noise that it needs, so that config.toml says how much that was.
+        noised = self.algorithm.privacy.with_noise(rounds=self.rule.rounds, cohort=self.rule.cohort)
+        object.__setattr__(self, "algorithm", replace(self.algorithm, privacy=noised))
+
     def to_toml(self) -> str:
         algorithm = self.algorithm
         upload = Upload(algorithm.upload, algorithm.update_clip_norm, algorithm.weights, algorithm.max_weight)
@@ -136,6 +144,8 @@ class RunConfig:
                 "server": _named(SERVER_RULES, algorithm.server),
                 "mode": _named(MODES, algorithm.mode),
                 "selection": _named(SELECTIONS, algorithm.selection),
+                "privacy": to_table(algorithm.privacy),
+                "secure": to_table(algorithm.secure),
                 "round": to_table(self.rule),
             }
         )
@@ -143,7 +153,19 @@ class RunConfig:
     @classmethod
     def from_document(cls, document: dict[str, Any], *, where: str) -> "RunConfig":
         """The inverse of `to_toml`. Raises ConfigError."""
-        tables = {"run", "client", "upload", "download", "aggregate", "server", "mode", "selection", "round"}
+        tables = {
+            "run",
+            "client",
+            "upload",
+            "download",
+            "aggregate",
+            "server",
+            "mode",
+            "selection",
+            "privacy",
+            "secure",
+            "round",
+        }
         unknown = sorted(document.keys() - tables)
         if unknown:
             raise ConfigError(f"{where} has an unknown table {unknown[0]!r:.80}")
@@ -165,6 +187,8 @@ class RunConfig:
                 selection=_piece(
                     SELECTIONS, document.get("selection", {}), where="selection", default="uniform"
                 ),
+                privacy=from_table(Privacy, document.get("privacy", {}), where="privacy"),
+                secure=from_table(SecureAggregation, document.get("secure", {}), where="secure"),
             ),
             rule=from_table(RoundRule, document.get("round", {}), where="round"),
         )
@@ -226,7 +250,7 @@ def checkpoint_facts(config: RunConfig, built: Built, *, round: int, version: in
         "vocabulary_sha256": built.vocabulary.sha256,
         "vocabulary_source": built.vocabulary.source,
         "data": f"typing logs of the source {Path(config.settings.source).name}",
-    }
+    } | ({"privacy": statement(built.task)} if config.algorithm.secure.on else {})
 
 
 class RunFolder:

@@ -1,13 +1,19 @@
 """What is learnt, how, and by which rounds: a coordinator's whole configuration."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
 from kbdfl.algorithms import Algorithm, DeadlineAware
 from kbdfl.algorithms.coordinates import smaller
 from kbdfl.algorithms.mode import FedBuff
+from kbdfl.algorithms.secure import STEPS, SecurePayload
 from kbdfl.errors import ConfigError
 from kbdfl.model import CifgConfig
+from kbdfl.privacy import Account, Books, Central, Source
+from kbdfl.secagg import Floors
+from kbdfl.secagg.messages import MOST_DEVICES, MOST_WORDS
+from kbdfl.secagg.payload import bits_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +91,53 @@ class Task:
             raise ConfigError(
                 f"min_reports, or cohort if that is 0, must be >= {fewest} for {self.algorithm.aggregate}, got {enough}"
             )
+        if self.algorithm.secure.on:
+            check_secure(self.algorithm, self.rule, size=self.reported_size)
 
     @property
     def max_report_bytes(self) -> int:
         """The largest report frame that is read."""
-        reported = smaller(self.config, self.algorithm.client.report_words)
         vectors = 2 if self.algorithm.client.scaffold else 1
-        return self.rule.max_report_bytes or vectors * 4 * reported.spec.size + 65_536
+        return self.rule.max_report_bytes or vectors * 4 * self.reported_size + 65_536
+
+    @property
+    def reported_size(self) -> int:
+        """Numbers in an update."""
+        return smaller(self.config, self.algorithm.client.report_words).spec.size
+
+    def central(self, books: Books, *, source: Callable[[], Source] = Source) -> Central | None:
+        """What adds the noise and keeps the `books` of a task with privacy; None without. `source` is for tests."""
+        privacy, rule = self.algorithm.privacy, self.rule
+        if not privacy.on:
+            return None
+        noised = privacy.with_noise(rounds=rule.rounds, cohort=rule.cohort)
+        account = Account(
+            noised, self.algorithm.update_clip_norm, rule.rounds, rule.cohort, self.reported_size
+        )
+        return Central(account, books, source=source)
+
+
+def check_secure(algorithm: Algorithm, rule: RoundRule, *, size: int) -> None:
+    """Raise ConfigError unless updates of `size` values can be summed unseen in rounds by this rule."""
+    secure, payload = algorithm.secure, SecurePayload(algorithm.transforms, size)
+    if rule.cohort < secure.devices:
+        raise ConfigError(
+            f"cohort must be >= secure devices = {secure.devices}, for fewer are not summed up, got {rule.cohort}"
+        )
+    if rule.selected > MOST_DEVICES:
+        raise ConfigError(f"cohort times over_selection must be at most {MOST_DEVICES}, got {rule.selected}")
+    if payload.words > MOST_WORDS:
+        raise ConfigError(f"at most {MOST_WORDS} words can be summed unseen, an update has {payload.words}")
+    bits_for(rule.selected, payload.levels)
+    if secure.phase_deadline_s * STEPS >= rule.deadline_s:
+        raise ConfigError(
+            f"phase_deadline_s must be < a {STEPS}th of deadline_s = {rule.deadline_s:g}, for a session has {STEPS} "
+            f"steps, got {secure.phase_deadline_s:g}"
+        )
+    if rule.deadline_s > Floors().age_s:
+        raise ConfigError(
+            f"deadline_s must be at most {Floors().age_s:g} with secure aggregation, for phones take part in no older "
+            f"session, got {rule.deadline_s:g}"
+        )
+    if rule.max_report_bytes:
+        raise ConfigError(f"max_report_bytes must be 0 with secure aggregation, got {rule.max_report_bytes}")

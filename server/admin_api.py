@@ -1,20 +1,26 @@
-"""The administrator's API under /v1/admin: a task's state, enrolment, devices, rounds and the audit log.
+"""The administrator's API under /v1/admin: each task's state and rounds, enrolment, devices and the audit log.
+
+What is a task's stands twice: /task and /rounds are the first one's, /tasks/NAME and /tasks/NAME/rounds those of any.
 
 Every request carries `Authorization: Bearer TOKEN`. Where no administrator is configured there is no such address.
 """
 
-from flask import Blueprint, Response, abort, current_app, request
+from typing import Any
+
+from flask import Response, abort, current_app, request
 
 from kbdfl.errors import DataError, Unauthorised
 from kbdfl.server import audit_log
+from kbdfl.server.addresses import TASK, TaskBlueprint, current, service, tasks
 from kbdfl.server.administration import OPEN, PAUSED, STOPPED
 from kbdfl.server.credentials import Credentials
-from kbdfl.server.device_api import json_object, reply, service, whole_number
+from kbdfl.server.device_api import json_object, reply, whole_number
 from kbdfl.server.rates import LOGIN
+from kbdfl.server.tasks import ServedTask
 
-admin_api = Blueprint("admin_api", __name__, url_prefix="/v1/admin")
+admin_api = TaskBlueprint("admin_api", __name__, url_prefix="/v1/admin")
 
-BECOME = {"pause": PAUSED, "resume": OPEN, "stop": STOPPED}
+BECOME = {"start": OPEN, "pause": PAUSED, "resume": OPEN, "stop": STOPPED}
 MOST_ROWS = 100
 
 
@@ -39,7 +45,7 @@ def authorise() -> None:
     known = credentials()
     kind, _, token = request.headers.get("Authorization", "").partition(" ")
     if kind.lower() != "bearer" or not known.token_fits(token.strip()):
-        service().administration.rates.check(LOGIN, request.remote_addr or "")
+        tasks().administration.rates.check(LOGIN, request.remote_addr or "")
         raise Unauthorised("an administrator's token is needed: Authorization: Bearer TOKEN")
 
 
@@ -54,35 +60,49 @@ def _by() -> str:
     return f"api {request.remote_addr}"
 
 
-@admin_api.get("/task")
+@admin_api.get("/tasks", once=True)
+def every_task() -> Response:
+    """The state of every task."""
+    return reply({"tasks": [summary(each) for each in tasks()]})
+
+
+@admin_api.get("/task", once=True)
+@admin_api.get(TASK, once=True)
 def task() -> Response:
     """The task's state, the versions that it can go back to, devices and unused tokens."""
-    return reply(summary())
+    return reply(summary(current()))
 
 
-def summary() -> dict:
-    """What the API and the page say about the task."""
-    served = service()
+def summary(each: ServedTask) -> dict[str, Any]:
+    """What the API and the page say about a task."""
+    served, registry = each.service, tasks().administration.registry
     return {
+        "name": each.name,
+        "population": each.population,
         "task": served.task.name,
         "state": served.administration.state,
         "round": served.round,
         "rounds": served.task.rule.rounds,
         "version": served.version,
         "kept_versions": served.kept_versions(),
-        "enrolment": served.administration.registry.enrolment,
-        "devices": served.administration.registry.counts(),
+        "enrolment": registry.enrolment,
+        "devices": registry.counts(),
     }
 
 
-@admin_api.post("/task/<any(pause, resume, stop):act>")
+@admin_api.post("/task/<any(start, pause, resume, stop):act>", once=True)
+@admin_api.post(TASK + "/<any(start, pause, resume, stop):act>", once=True)
 def become(act: str) -> Response:
-    """Check-ins of a paused task are told to wait, those of a stopped one that all is over."""
+    """Check-ins of a paused task are told to wait, those of a stopped one that all is over.
+
+    To start and to resume a task is the same: it is open.
+    """
     service().become(BECOME[act], by=_by())
     return task()
 
 
-@admin_api.post("/task/roll-back")
+@admin_api.post("/task/roll-back", once=True)
+@admin_api.post(TASK + "/roll-back", once=True)
 def roll_back() -> Response:
     """Abandon the round in flight and go on from an earlier version, which gets a new number."""
     version = json_object().get("version")
@@ -92,33 +112,32 @@ def roll_back() -> Response:
     return task()
 
 
-@admin_api.post("/tokens")
+@admin_api.post("/tokens", once=True)
 def tokens() -> Response:
     """New enrolment tokens, which are shown this once."""
     count = json_object().get("count", 1)
     if type(count) is not int:
         raise DataError(f"count must be a whole number, got {count!r}"[:100])
-    return reply({"tokens": service().administration.make_tokens(count, by=_by())})
+    return reply({"tokens": tasks().administration.make_tokens(count, by=_by())})
 
 
-@admin_api.post("/devices/<device>/revoke")
+@admin_api.post("/devices/<device>/revoke", once=True)
 def revoke(device: str) -> Response:
     """Refuse all that a device sends from now on."""
-    service().administration.revoke(device, by=_by())
+    tasks().administration.revoke(device, by=_by())
     return reply({"device": device, "revoked": True})
 
 
 @admin_api.get("/rounds")
 def rounds() -> Response:
-    """The last closed rounds, or those before round `before`, with the reasons for which reports were refused."""
-    records = service().administration.records
-    return reply({"rounds": audit_log.closed_rounds(records, before=_before(), most=MOST_ROWS)})
+    """A task's last closed rounds, or those before round `before`, with the reasons for which reports were refused."""
+    return reply({"rounds": service().administration.closed_rounds(before=_before(), most=MOST_ROWS)})
 
 
-@admin_api.get("/audit-log")
+@admin_api.get("/audit-log", once=True)
 def log() -> Response:
-    """The last entries, or those before number `before`."""
-    records = service().administration.records
+    """The last entries, whichever task they are about, or those before number `before`."""
+    records = tasks().administration.records
     return reply({"entries": audit_log.entries(records, before=_before(), most=MOST_ROWS)})
 
 

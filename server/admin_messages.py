@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from kbdfl.server.messages import Device, Token, Whole
+from kbdfl.server.messages import Device, Name, Token, Whole
 from kbdfl.server.registry import MOST_TOKENS
 
 
@@ -22,6 +22,8 @@ class Devices:
 class TaskState:
     """The task's state, and the versions that it can go back to."""
 
+    name: Name
+    population: Name
     task: str
     state: Literal["open", "paused", "stopped"]
     round: Whole
@@ -30,6 +32,13 @@ class TaskState:
     kept_versions: list[Whole]
     enrolment: Literal["open", "token"]
     devices: Devices
+
+
+@dataclass(frozen=True, slots=True)
+class TaskStates:
+    """Of all tasks."""
+
+    tasks: list[TaskState]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +84,7 @@ class ClosedRound:
     dropped: Whole
     refused: Whole
     reasons: dict[str, Whole]
+    task: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""The administrator's page: what /v1/admin does, behind a password, in forms that work without a script.
+"""The administrator's pages: what /v1/admin does, behind a password, in forms that work without a script.
+
+A server of one task has one page. With several, /admin has what is the server's and the list of the tasks, each of
+which has a page at /admin/tasks/NAME.
 
 Every form carries a token that only a page of the same session can know. An act ends in a redirection, so that loading
 a page again repeats nothing; only new enrolment tokens are shown at once, because they are shown once.
@@ -8,16 +11,17 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from flask import Blueprint, Response, current_app, make_response, redirect, render_template, request, url_for
+from flask import Response, current_app, make_response, redirect, render_template, request, url_for
 
 from kbdfl.errors import ConfigError, DataError, Forbidden, KbdflError
 from kbdfl.server import audit_log
+from kbdfl.server.addresses import TASK, TaskBlueprint, current, named, service, tasks
 from kbdfl.server.admin_api import BECOME, credentials, summary
-from kbdfl.server.device_api import service
+from kbdfl.server.administration import PAUSED
 from kbdfl.server.rates import LOGIN
 from kbdfl.server.sessions import LIFETIME_S, Sessions, new_id
 
-admin_pages = Blueprint("admin_pages", __name__, url_prefix="/admin")
+admin_pages = TaskBlueprint("admin_pages", __name__, url_prefix="/admin")
 
 SESSION, VISITOR = (
     "kbdfl_admin",
@@ -68,21 +72,21 @@ def refused(error: KbdflError) -> Response:
 
 @admin_pages.get("")
 def page() -> Response:
-    """The page, or the form to log in."""
+    """The page of the server or of a task, or the form to log in."""
     return _page()
 
 
 @admin_pages.post("/log-in")
 def log_in() -> Response:
     """By the password, or the token of the API."""
-    service().administration.rates.check(LOGIN, request.remote_addr or "")
+    tasks().administration.rates.check(LOGIN, request.remote_addr or "")
     if not credentials().password_fits(request.form.get("password", "")):
         raise Forbidden("that is not the password")
-    service().administration.note(_by(), "logged in")
+    tasks().administration.note(_by(), "logged in")
     return _with_cookie(_back(), SESSION, _sessions().begin(credentials().mark))
 
 
-@admin_pages.post("/log-out")
+@admin_pages.post("/log-out", once=True)
 def log_out() -> Response:
     """End the session."""
     _sessions().end(_session())
@@ -91,34 +95,36 @@ def log_out() -> Response:
     return response
 
 
-@admin_pages.post("/task/<any(pause, resume, stop):act>")
+@admin_pages.post("/task/<any(start, pause, resume, stop):act>", once=True)
+@admin_pages.post(TASK + "/<any(start, pause, resume, stop):act>", once=True)
 def become(act: str) -> Response:
     """See the API."""
     service().become(BECOME[act], by=_by())
     return _back()
 
 
-@admin_pages.post("/task/roll-back")
+@admin_pages.post("/task/roll-back", once=True)
+@admin_pages.post(TASK + "/roll-back", once=True)
 def roll_back() -> Response:
     """See the API."""
     service().roll_back(_number("version"), by=_by())
     return _back()
 
 
-@admin_pages.post("/tokens")
+@admin_pages.post("/tokens", once=True)
 def tokens() -> Response:
     """New tokens, on the page that answers and on no other."""
-    made = service().administration.make_tokens(_number("count"), by=_by())
+    made = tasks().administration.make_tokens(_number("count"), by=_by())
     return _page(tokens=made)
 
 
-@admin_pages.post("/revoke")
+@admin_pages.post("/revoke", once=True)
 def revoke() -> Response:
     """See the API."""
     device = request.form.get("device", "").strip()
     if not device:
         raise DataError("a device's id is needed, as the list of the round's traffic names it")
-    service().administration.revoke(device, by=_by())
+    tasks().administration.revoke(device, by=_by())
     return _back()
 
 
@@ -140,21 +146,34 @@ def _back() -> Response:
 def _page(*, error: str = "", tokens: list[str] | None = None, status: int = 200) -> Response:
     """The page of an administrator, or of a visitor, who gets a name so that the form can have its token."""
     if _logged_in():
-        records = service().administration.records
         text = render_template(
             "admin.html",
-            now=summary(),
-            rounds=[_round(entry) for entry in audit_log.closed_rounds(records, most=SHOWN_ROUNDS)],
-            entries=[_told(entry) for entry in audit_log.entries(records, most=SHOWN_ENTRIES)],
-            folder=service().folder,
             form_token=_sessions().form_token(_session()),
             error=error,
             tokens=tokens or [],
+            **_shown(),
         )
         return _private(make_response(text, status))
     name = _visitor() or new_id()
     text = render_template("log_in.html", form_token=_sessions().form_token(name), error=error)
     return _with_cookie(_private(make_response(text, status)), VISITOR, name)
+
+
+def _shown() -> dict[str, Any]:
+    """What is shown of the task that the address names, or of the server, or of both if it has one task."""
+    served, shown = tasks(), {}
+    of_task = served.known(named())
+    if of_task or len(served) == 1:
+        task = current() if of_task else served.first
+        closed = task.service.administration.closed_rounds(most=SHOWN_ROUNDS)
+        shown |= {"now": summary(task), "rounds": [_round(entry) for entry in closed]}
+        shown |= {"begun": task.service.administration.touched or task.state != PAUSED}
+    if not of_task:
+        entries = audit_log.entries(served.administration.records, most=SHOWN_ENTRIES)
+        shown |= {"entries": [_told(entry) for entry in entries], "folder": served.folder}
+        shown |= {"devices": served.administration.registry.counts()}
+        shown |= {"enrolment": served.administration.registry.enrolment}
+    return shown | {"tasks": list(served) if len(served) > 1 else []}
 
 
 def _round(entry: dict[str, Any]) -> dict[str, Any]:

@@ -1,18 +1,21 @@
-"""The Flask application around one served task."""
+"""The Flask application around one served task, or several."""
 
 from flask import Flask, Response
 
-from kbdfl.server import monitoring, problems
+from kbdfl.server import addresses, monitoring, problems
 from kbdfl.server.admin_api import admin_api
 from kbdfl.server.admin_pages import admin_pages
 from kbdfl.server.assets import WebRuntime, distance_library
 from kbdfl.server.credentials import Credentials
 from kbdfl.server.device_api import device_api
+from kbdfl.server.express import Express
 from kbdfl.server.openapi import openapi
 from kbdfl.server.pages import pages
 from kbdfl.server.run_api import run_api
+from kbdfl.server.secure_api import secure_api
 from kbdfl.server.service import TaskService
 from kbdfl.server.sessions import Sessions
+from kbdfl.server.tasks import Tasks
 
 SECURITY_HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -25,24 +28,25 @@ SECURITY_HEADERS = (
 
 
 def create_app(
-    service: TaskService, *, credentials: Credentials | None = None, secure_cookies: bool = False
+    served: TaskService | Tasks, *, credentials: Credentials | None = None, secure_cookies: bool = False
 ) -> Flask:
-    """An application that serves `service`, which the caller starts and closes.
+    """An application that serves `served`, whose services the caller starts and closes.
 
     `credentials` are those of the folder if none are given; `secure_cookies` are sent over TLS only.
     """
+    tasks = served if isinstance(served, Tasks) else Tasks.alone(served)
     app = Flask(__name__)
-    app.config["MAX_CONTENT_LENGTH"] = service.task.max_report_bytes
+    app.config["MAX_CONTENT_LENGTH"] = tasks.max_report_bytes
     app.config["WEB_RUNTIME"] = WebRuntime.find()  # None: pages ask the server for suggestions
     app.config["WEB_DISTANCE"] = distance_library()  # None: pages do not correct
     app.config["ADMIN_COOKIE_SECURE"] = secure_cookies
-    app.extensions["kbdfl"] = service
-    app.extensions["kbdfl.credentials"] = credentials or Credentials(service.folder)
+    app.extensions["kbdfl.credentials"] = credentials or Credentials(tasks.folder)
     app.extensions["kbdfl.sessions"] = Sessions()
     app.json.sort_keys = False
+    addresses.install(app, tasks)
     problems.install(app)
-    monitoring.install(app, service)
-    for blueprint in (device_api, run_api, pages, admin_api, admin_pages, openapi):
+    counted = monitoring.install(app, tasks)
+    for blueprint in (device_api, secure_api, run_api, pages, admin_api, admin_pages, openapi):
         app.register_blueprint(blueprint)
 
     @app.after_request
@@ -52,6 +56,7 @@ def create_app(
             response.headers[name] = _joined(value, more) if more else value
         return response
 
+    app.wsgi_app = Express(app.wsgi_app, tasks, headers=SECURITY_HEADERS, counted=counted)  # type: ignore[method-assign]
     return app
 
 

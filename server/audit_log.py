@@ -34,6 +34,8 @@ def append(records: Records, *, at_s: float, by: str, what: str, **more: Any) ->
     `at_s` is in seconds since 1970; `more` are JSON values.
     """
     with records.writing() as connection:
+        # First, so that of several processes one appends at a time.
+        connection.execute("UPDATE audit_head SET number = number")
         head = _head(connection) or Head(0, BEGINNING)
         number = head.entries + 1
         entry = canonical({"number": number, "at_s": round(at_s, 3), "by": by, "what": what} | more)
@@ -42,7 +44,9 @@ def append(records: Records, *, at_s: float, by: str, what: str, **more: Any) ->
             "INSERT INTO audit_log (number, entry, sha256) VALUES (?, ?, ?)", (number, entry, sha256)
         )
         connection.execute(
-            "INSERT OR REPLACE INTO audit_head (only, number, sha256) VALUES (0, ?, ?)", (number, sha256)
+            "INSERT INTO audit_head (only, number, sha256) VALUES (0, ?, ?)"
+            " ON CONFLICT (only) DO UPDATE SET number = excluded.number, sha256 = excluded.sha256",
+            (number, sha256),
         )
 
 
@@ -87,25 +91,33 @@ def entries(records: Records, *, before: int | None = None, most: int = 100) -> 
     return [json.loads(entry) for (entry,) in rows]
 
 
-def closed_rounds(records: Records, *, before: int | None = None, most: int = 100) -> list[dict[str, Any]]:
-    """The entries of the last closed rounds, or of those before a round, the newest first."""
+def closed_rounds(
+    records: Records, *, task: str | None = None, before: int | None = None, most: int = 100
+) -> list[dict[str, Any]]:
+    """The entries of the last closed rounds, or of those before a round, the newest first.
+
+    They are those of the task named `task`; None is the task of a server that has but one, without a name.
+    """
     rows = records.rows(
         "SELECT entry FROM audit_log WHERE json_extract(entry, '$.what') IN (?, ?)"
-        " AND json_extract(entry, '$.round') < ? ORDER BY number DESC LIMIT ?",
+        " AND json_extract(entry, '$.round') < ? AND json_extract(entry, '$.task') IS ?"
+        " ORDER BY number DESC LIMIT ?",
         *CLOSED,
         _ALL if before is None else before,
+        task,
         most,
     )
     return [json.loads(entry) for (entry,) in rows]
 
 
-def last_round(records: Records, *what: str) -> int:
-    """The last round that one of these was said of; -1 without one."""
+def last_round(records: Records, *what: str, task: str | None = None) -> int:
+    """The last round of a task that one of these was said of; -1 without one."""
     marks = ", ".join("?" * len(what))
     found = records.one(
         f"SELECT json_extract(entry, '$.round') FROM audit_log WHERE json_extract(entry, '$.what') IN ({marks})"
-        " ORDER BY number DESC LIMIT 1",
+        " AND json_extract(entry, '$.task') IS ? ORDER BY number DESC LIMIT 1",
         *what,
+        task,
     )
     return -1 if found is None else found
 

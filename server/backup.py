@@ -4,6 +4,9 @@ The database is copied first, at one moment, by SQLite itself. The files that it
 are removed as rounds go on; when one that is needed went before it was copied, the copy begins anew. Nothing of the
 open round is taken, neither its files nor the row that names them: what a phone reported before its round was closed is
 in no backup. An administrator's credentials stay behind too.
+
+Of several tasks each is copied like that, after what is the server's: a log that does not know of a last round yet
+is told when the folder is served.
 """
 
 import errno
@@ -24,21 +27,24 @@ from kbdfl.params import load_checkpoint, sync_folder
 from kbdfl.server import audit_log
 from kbdfl.server.archive import Manifest, pack, unpack
 from kbdfl.server.database import DATABASE
+from kbdfl.server.postgres.address import RECORDS, Address
 from kbdfl.server.records import Records
 from kbdfl.server.store import SqliteStore
+from kbdfl.server.tasks import NAME
 
 ENDING = ".tar.gz"
 BY = "command line"
 ATTEMPTS = 5  # at a copy, if rounds end while it is made
 PATIENCE_S = 10.0  # for another process that writes
 TEXTS = ("config.toml", "tokenizer.json")
-CHECKPOINTS, BUNDLE = "checkpoints", "model"
+CHECKPOINTS, BUNDLE, TASKS = "checkpoints", "model", "tasks"
 
 # All that a backup may hold; a folder that is made of one has nothing else.
 KEPT = re.compile(
-    rf"{re.escape(DATABASE)}|config\.toml|tokenizer\.json"
+    rf"({TASKS}/{NAME.pattern}/)?"
+    rf"({re.escape(DATABASE)}|config\.toml|tokenizer\.json"
     rf"|{CHECKPOINTS}/[0-9]{{6,15}}(\.server)?\.safetensors"
-    rf"|{BUNDLE}/([a-z0-9_-]{{1,40}}/)?(manifest\.json|model\.onnx|tokenizer\.json)"
+    rf"|{BUNDLE}/([a-z0-9_-]{{1,40}}/)?(manifest\.json|model\.onnx|tokenizer\.json))"
 )
 
 
@@ -46,10 +52,16 @@ def back_up(folder: Path, target: Path) -> Manifest:
     """Write what `folder` holds to `target`, a new .tar.gz, whether it is served meanwhile or not.
 
     The facts of the manifest are `made_s` (seconds since 1970), `kbdfl` (its version), and `round` and `version`, the
-    newest closed round and its model's version, None before the first. Raises ConfigError for a target that cannot be,
+    newest closed round and its model's version, None before the first; of several tasks these two stand in `tasks`, by
+    the tasks' names. Raises ConfigError for a target that cannot be,
     DataError for a folder that no server kept, ModelError for one that is damaged.
     """
     folder, target = Path(folder), Path(target)
+    if (address := Address.of_folder(folder)) is not None:
+        raise ConfigError(
+            f"{folder} keeps its task in PostgreSQL; back that up with pg_dump --schema='{address.schema}' "
+            f"--schema={RECORDS}"
+        )
     if not target.name.endswith(ENDING):
         raise ConfigError(f"a backup's name must end in {ENDING}, got {target}")
     if os.path.lexists(target):
@@ -65,10 +77,17 @@ def back_up(folder: Path, target: Path) -> Manifest:
         records.close()
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as aside:
         copy = Path(aside) / "copy"
-        newest = _copied(folder, copy)
+        names = _tasks(folder)
+        newest = _copied(folder, copy, rounds=not names)
         _check(copy, newest)
-        facts = {"made_s": made_s, "kbdfl": __version__}
-        facts |= dict(zip(("round", "version"), newest or (None, None), strict=True))
+        facts = {"made_s": made_s, "kbdfl": __version__} | ({} if names else _moment(newest))
+        if names:
+            facts["tasks"] = {}
+            (copy / TASKS).mkdir()
+        for name in names:
+            newest = _copied(folder / TASKS / name, copy / TASKS / name)
+            _check(copy / TASKS / name, newest)
+            facts["tasks"][name] = _moment(newest)
         whole = Path(aside) / target.name
         manifest = pack(copy, _names(copy), whole, facts)
         os.replace(whole, target)
@@ -90,8 +109,10 @@ def restore(source: Path, folder: Path) -> Manifest:
         manifest = unpack(Path(source), fresh, KEPT)
         if DATABASE not in manifest.files:
             raise DataError(f"{source} is not a whole backup: {DATABASE} is missing")
-        newest = _finished_copy(fresh / DATABASE)
-        _check(fresh, newest)
+        names = _tasks(fresh)
+        _check(fresh, _finished_copy(fresh / DATABASE, rounds=not names))
+        for name in names:
+            _check(fresh / TASKS / name, _finished_copy(fresh / TASKS / name / DATABASE))
         records = Records(fresh)
         try:
             made_s = manifest.facts.get("made_s")
@@ -139,13 +160,26 @@ def _is_served(folder: Path) -> bool:
 Newest = tuple[int, int] | None  # the last closed round, and the model's version after it
 
 
-def _copied(folder: Path, into: Path) -> Newest:
-    """Copy what fits together of `folder`."""
+def _tasks(folder: Path) -> list[str]:
+    """The names of the tasks that a folder has beside what is the server's; none if it has one, without a name."""
+    return sorted(
+        path.parent.name
+        for path in (folder / TASKS).glob(f"*/{DATABASE}")
+        if NAME.fullmatch(path.parent.name)
+    )
+
+
+def _moment(newest: Newest) -> dict[str, int | None]:
+    return dict(zip(("round", "version"), newest or (None, None), strict=True))
+
+
+def _copied(folder: Path, into: Path, *, rounds: bool = True) -> Newest:
+    """Copy what fits together of `folder`, whose database has `rounds` unless those are the tasks'."""
     missing = folder
     for _ in range(ATTEMPTS):
         into.mkdir()
         try:
-            newest = _copy_database(folder / DATABASE, into / DATABASE)
+            newest = _copy_database(folder / DATABASE, into / DATABASE, rounds=rounds)
             _copy_versions(folder / CHECKPOINTS, into, newest)
             _copy_bundle(folder / BUNDLE, into / BUNDLE)
         except FileNotFoundError as error:
@@ -159,7 +193,7 @@ def _copied(folder: Path, into: Path) -> Newest:
     raise ModelError(f"{folder} lacks {missing.name}, or removes it before it can be copied")
 
 
-def _copy_database(source: Path, target: Path) -> Newest:
+def _copy_database(source: Path, target: Path, *, rounds: bool) -> Newest:
     """The database at one moment; writers go on meanwhile."""
     address = f"{source.resolve().as_uri()}?mode=rw"  # it is not to be made
     try:
@@ -170,20 +204,23 @@ def _copy_database(source: Path, target: Path) -> Newest:
             served.backup(copy)
     except sqlite3.DatabaseError as error:
         raise ModelError(f"{source} cannot be copied: {error}") from None
-    return _finished_copy(target)
+    return _finished_copy(target, rounds=rounds)
 
 
-def _finished_copy(path: Path) -> Newest:
+def _finished_copy(path: Path, *, rounds: bool = True) -> Newest:
     """Leave nothing of the open round in the copy of a database, not even in pages that are free."""
     try:
         with closing(sqlite3.connect(path)) as copy:
             copy.execute("PRAGMA journal_mode = DELETE")
-            with copy:
-                copy.execute("DELETE FROM in_flight")
+            if rounds:
+                with copy:
+                    copy.execute("DELETE FROM in_flight")
             copy.execute("VACUUM")
             (said,) = copy.execute("PRAGMA quick_check(1)").fetchone()
             if said != "ok":
                 raise ModelError(f"{path.name} is damaged: {' '.join(str(said).split())[:100]}")
+            if not rounds:
+                return None
             newest: Newest = copy.execute(
                 "SELECT round, version FROM rounds ORDER BY round DESC LIMIT 1"
             ).fetchone()
@@ -239,6 +276,8 @@ def _check(folder: Path, newest: Newest) -> None:
     store = SqliteStore(folder, spec)
     try:
         store.load()
+        if store.damage:  # a server would go on from an earlier version
+            raise ModelError(store.damage)
     finally:
         store.close()
 

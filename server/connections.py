@@ -25,6 +25,11 @@ ARRIVAL_S = (
 Quick = Callable[[str, str], bool]  # whether a request of this method to this path is answered at once
 
 
+def never(method: str, path: str) -> bool:
+    """Nothing is quick."""
+    return False
+
+
 class _ProblemTask(ErrorTask):
     """What waitress itself refuses (a malformed head, a body over the limit), said as a problem document."""
 

@@ -13,43 +13,27 @@ import math
 from collections.abc import Callable
 from http import HTTPStatus
 
-from flask import Blueprint, Response, current_app, request
+from flask import Response, request
 from werkzeug.exceptions import Gone, UnsupportedMediaType
 
-from kbdfl.assignment import Assignment
-from kbdfl.coordinator import Wait
 from kbdfl.errors import ConfigError, DataError, KbdflError, NotFound
+from kbdfl.server import offers
+from kbdfl.server.addresses import TaskBlueprint, answered_by, current, named, service, tasks
 from kbdfl.server.bodies import ModelBody
 from kbdfl.server.gate import Caller, admit
+from kbdfl.server.offers import JSON, parse_object
 from kbdfl.server.outcomes import note
-from kbdfl.server.rates import CHECK_IN, ENROL
-from kbdfl.server.service import TaskService
+from kbdfl.server.rates import ENROL
 from kbdfl.server.traffic import CLAIM
 
-device_api = Blueprint("device_api", __name__, url_prefix="/v1")
+device_api = TaskBlueprint("device_api", __name__, url_prefix="/v1")
 
 PUBLIC_KEY_BYTES = 32
-TIER_CHARACTERS = 32
-
-
-def service() -> TaskService:
-    """The task that this application serves."""
-    return current_app.extensions["kbdfl"]
 
 
 def json_object() -> dict:
     """The request's body, which must be a JSON object."""
-    if request.mimetype != "application/json":
-        raise UnsupportedMediaType(
-            f"application/json is needed, got {request.mimetype[:60] or 'no content type'}"
-        )
-    try:
-        value = json.loads(request.get_data(cache=False))
-    except (ValueError, RecursionError):
-        raise DataError("the body is not JSON") from None
-    if not isinstance(value, dict):
-        raise DataError(f"the body must be a JSON object, got {type(value).__name__}")
-    return value
+    return parse_object(request.get_data(cache=False), request.mimetype)
 
 
 def whole_number(name: str, text: str) -> int:
@@ -61,12 +45,12 @@ def whole_number(name: str, text: str) -> int:
 
 def reply(value: dict) -> Response:
     """A JSON answer."""
-    return Response(json.dumps(value), content_type="application/json")
+    return Response(json.dumps(value), content_type=JSON)
 
 
-def _signed(body: bytes) -> Caller:
-    """The enrolled device that signed this request; raises what `gate.admit` raises."""
-    administration = service().administration
+def signed(body: bytes) -> Caller:
+    """The enrolled device that signed this request, whose bytes are counted as its; raises what `gate.admit` raises."""
+    administration = tasks().administration
     caller = admit(
         administration.registry,
         administration.nonces,
@@ -77,14 +61,14 @@ def _signed(body: bytes) -> Caller:
         now=service().wall_clock(),
     )
     if claim := request.environ.get(CLAIM):
-        claim(caller.device)
+        claim(current().claimed(caller.device))
     return caller
 
 
 @device_api.post("/enrol")
 def enrol() -> Response:
     """A phone shows its public key, and its token where one is needed, and learns its id."""
-    administration = service().administration
+    administration = tasks().administration
     administration.rates.check(ENROL, request.remote_addr or "")
     body = json_object()
     encoded, token = body.get("public_key"), body.get("token")
@@ -103,29 +87,26 @@ def enrol() -> Response:
 
 @device_api.post("/check-in")
 def check_in() -> Response:
-    """An assignment, a time to come back, or that all rounds are over. A phone may state its hardware's tier."""
-    body = request.get_data()
-    caller = _signed(body)
-    service().administration.rates.check(CHECK_IN, caller.device)
-    tier = _tier(json_object()) if body else ""
-    answer = service().check_in(caller.device, tier=tier, again=not caller.fresh)
-    if isinstance(answer, Assignment):
-        note("assigned")
-        return reply({"status": "assigned", **answer.to_json()})
-    if isinstance(answer, Wait):
-        note("wait")
-        response = reply({"status": "wait", "retry_after_s": answer.retry_after_s})
-        response.headers["Retry-After"] = str(math.ceil(answer.retry_after_s))
-        return response
-    note("finished")
-    return reply({"status": "finished"})
+    """An assignment, a time to come back, or that all rounds are over. A phone may state its hardware's tier.
 
-
-def _tier(body: dict) -> str:
-    tier = body.get("tier", "")
-    if not isinstance(tier, str) or len(tier) > TIER_CHARACTERS or not tier.isprintable():
-        raise DataError(f"tier must be at most {TIER_CHARACTERS} printable characters, got {tier!r}"[:200])
-    return tier
+    One that names its population gets a part in any task for that, and is told where the task's addresses begin.
+    """
+    told = offers.check_in(
+        tasks(),
+        named(),
+        path=request.path,
+        headers=request.headers,
+        body=request.get_data(cache=False),
+        kind=request.mimetype,
+        claim=request.environ.get(CLAIM),
+    )
+    if named() is None:
+        answered_by(told.task)
+    note(told.outcome)
+    response = reply(told.document)
+    if told.retry_after_s is not None:
+        response.headers["Retry-After"] = str(math.ceil(told.retry_after_s))
+    return response
 
 
 @device_api.get("/models/<int:version>", defaults={"held": None})
@@ -152,7 +133,7 @@ def _fetched(body_of: Callable[[], ModelBody], late: Callable[[], bool]) -> Resp
 
     One that is not there was once, if the phone is `late`.
     """
-    _signed(request.get_data(cache=False))
+    signed(request.get_data(cache=False))
     try:
         body = body_of()
     except NotFound as error:
@@ -178,12 +159,12 @@ def report(number: int) -> Response:
     frame = request.get_data(cache=False)
     administration = service().administration
     try:
-        caller = _signed(frame)
+        caller = signed(frame)
         receipt = service().report(caller.device, number, frame)
     except KbdflError as error:
         administration.refused(error)
         raise
     note("duplicate" if receipt.duplicate else "counted")
     if receipt.duplicate and caller.first:
-        administration.nonces.mark(caller.use)  # its repetitions are to be answered like it
+        administration.server.nonces.mark(caller.use)  # its repetitions are to be answered like it
     return reply({"accepted": True, "duplicate": receipt.duplicate and (caller.first or caller.use.marked)})

@@ -9,14 +9,16 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kbdfl.assignment import Assignment
-from kbdfl.server.device_api import TIER_CHARACTERS
+from kbdfl.server.offers import TIER_CHARACTERS
 from kbdfl.server.run_api import MAX_SUGGESTIONS, MAX_TEXT, SLOTS
+from kbdfl.server.tasks import NAME
 
 Whole = Annotated[int, Meta(ge=0)]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 Device = Annotated[str, Meta(pattern="^[0-9a-f]{16}$", description="A device's id.")]
 Token = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="A single-use enrolment token.")]
 Seconds = Annotated[float, Meta(ge=0)]
+Name = Annotated[str, Meta(pattern=f"^{NAME.pattern}$", description="Of a task or a population.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +50,21 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What a device may say of itself."""
+    """What a device may say of itself: its kind of hardware, and the population that it belongs to."""
 
     tier: Annotated[str, Meta(max_length=TIER_CHARACTERS)] = ""
+    population: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Assigned(Assignment):
-    """A part in a round. `deadline_s` is in seconds from now."""
+    """A part in a round. `deadline_s` is in seconds from now.
+
+    One that named its population is told where the addresses of the task begin: `base`.
+    """
 
     status: Literal["assigned"]
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,26 @@ class Receipt:
 
 
 # the run
+
+
+@dataclass(frozen=True, slots=True)
+class OneTask:
+    """A task of this server, for the phones of one population; its addresses begin with `base`."""
+
+    name: Name
+    population: Name
+    base: str
+    state: Literal["open", "paused", "stopped", "finished"]
+    round: Whole
+    rounds: Whole
+    version: Whole
+
+
+@dataclass(frozen=True, slots=True)
+class EveryTask:
+    """The first is the one that answers where none is named."""
+
+    tasks: list[OneTask]
 
 
 @dataclass(frozen=True, slots=True)

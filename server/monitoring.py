@@ -7,7 +7,7 @@ address or anything that a request contained.
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, request
@@ -23,8 +23,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.process_collector import ProcessCollector
 
 from kbdfl.errors import ServerUnavailable
+from kbdfl.server.addresses import tasks
 from kbdfl.server.outcomes import noted
-from kbdfl.server.service import TaskService
+from kbdfl.server.tasks import ServedTask, Tasks
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +39,14 @@ disable_created_metrics()  # moments of birth, a sample more for each other
 COUNTED = {"device_api.report": "reports", "device_api.check_in": "check_ins"}
 
 
-def install(app: Flask, service: TaskService) -> None:
-    """Watch over `app`, which serves `service`: count its requests, and answer those who ask how it is."""
+Counted = Callable[..., None]  # a request was answered: see `install`
+
+
+def install(app: Flask, served: Tasks) -> Counted:
+    """Watch over `app`, which serves these tasks: count its requests, and answer those who ask how it is.
+
+    What is returned counts a request that `app` itself was not asked.
+    """
     registry = CollectorRegistry()  # the application's own: a process may have several
     seconds = Histogram(
         "kbdfl_request_seconds",
@@ -48,14 +55,41 @@ def install(app: Flask, service: TaskService) -> None:
         buckets=BUCKETS_S,
         registry=registry,
     )
+    labels = ("task", "result")
     counters = {
-        "reports": Counter("kbdfl_reports", "Reports by what came of them.", ("result",), registry=registry),
-        "check_ins": Counter("kbdfl_check_ins", "Check-ins by their answer.", ("result",), registry=registry),
+        "reports": Counter("kbdfl_reports", "Reports by what came of them.", labels, registry=registry),
+        "check_ins": Counter("kbdfl_check_ins", "Check-ins by their answer.", labels, registry=registry),
     }
     ProcessCollector(registry=registry)
-    registry.register(_TaskCollector(service))
+    registry.register(_Collector(served))
     app.extensions[REGISTRY] = registry
     app.register_blueprint(monitoring)
+
+    def counted(
+        endpoint: str,
+        status: int,
+        outcome: str,
+        took_s: float,
+        *,
+        task: str,
+        method: str,
+        up_bytes: int,
+        down_bytes: int,
+    ) -> None:
+        seconds.labels(endpoint, status).observe(took_s)
+        if kind := COUNTED.get(endpoint):
+            counters[kind].labels(task if served.known(task) else NOWHERE, outcome).inc()
+        if log.isEnabledFor(logging.INFO):
+            fields = {
+                "method": method,
+                "endpoint": endpoint,
+                "status": status,
+                "outcome": outcome,
+                "ms": round(1_000 * took_s, 2),
+                "up_bytes": up_bytes,
+                "down_bytes": down_bytes,
+            }
+            log.info("%s", " ".join(map(str, fields.values())), extra={"fields": fields})
 
     @app.before_request
     def begin() -> None:
@@ -63,26 +97,19 @@ def install(app: Flask, service: TaskService) -> None:
 
     @app.after_request
     def count(response: Response) -> Response:
-        endpoint, took_s = request.endpoint or NOWHERE, time.perf_counter() - g.began
-        seconds.labels(endpoint, response.status_code).observe(took_s)
-        if kind := COUNTED.get(endpoint):
-            counters[kind].labels(noted(response.status_code)).inc()
-        if log.isEnabledFor(logging.INFO):
-            _log(endpoint, response, took_s)
+        counted(
+            request.endpoint or NOWHERE,
+            response.status_code,
+            noted(response.status_code),
+            time.perf_counter() - g.began,
+            task=g.get("answered_by") or g.get("task") or served.first.name,
+            method=request.method if request.url_rule else NOWHERE,
+            up_bytes=request.content_length or 0,
+            down_bytes=response.content_length or 0,
+        )
         return response
 
-
-def _log(endpoint: str, response: Response, took_s: float) -> None:
-    fields = {
-        "method": request.method if request.url_rule else NOWHERE,
-        "endpoint": endpoint,
-        "status": response.status_code,
-        "outcome": noted(response.status_code),
-        "ms": round(1_000 * took_s, 2),
-        "up_bytes": request.content_length or 0,
-        "down_bytes": response.content_length or 0,
-    }
-    log.info("%s", " ".join(map(str, fields.values())), extra={"fields": fields})
+    return counted
 
 
 @monitoring.get("/healthz")
@@ -94,8 +121,7 @@ def healthz() -> Response:
 @monitoring.get("/readyz")
 def readyz() -> Response:
     """That it can make reports durable; 503 while it cannot."""
-    service: TaskService = current_app.extensions["kbdfl"]
-    if not service.ready:
+    if not tasks().ready:
         raise ServerUnavailable("the server is starting, stopping, or cannot write to its folder")
     return Response('{"ready": true}', content_type="application/json")
 
@@ -107,16 +133,11 @@ def metrics() -> Response:
     return Response(text, content_type=CONTENT_TYPE_LATEST, headers={"Cache-Control": "no-store"})
 
 
-class _TaskCollector:
-    """The task's state when it is asked for. Closed rounds are read once each and added up."""
+class _Collector:
+    """The tasks' state when it is asked for, each family with the samples of all of them."""
 
-    def __init__(self, service: TaskService) -> None:
-        self._service = service
-        self._lock = threading.Lock()  # several may ask at a time
-        self._since, self._round, self._measured = 0, -1, -1
-        self._rounds = {"committed": 0, "abandoned": 0}
-        self._sums = {"reports": 0, "dropped": 0, "refused": 0, "uplink_bytes": 0, "downlink_bytes": 0}
-        self._recall: dict[str, float] = {}
+    def __init__(self, served: Tasks) -> None:
+        self._tasks = [_TaskCollector(task) for task in served]
 
     def describe(self) -> tuple[Metric, ...]:
         """Nothing in advance: its names clash with no other's, and a scrape need not come before its time."""
@@ -124,6 +145,28 @@ class _TaskCollector:
 
     def collect(self) -> Iterator[Metric]:
         """The families, in the order in which they are printed."""
+        families: dict[str, Metric] = {}
+        for task in self._tasks:
+            for family in task.collect():
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    known.samples.extend(family.samples)
+        yield from families.values()
+
+
+class _TaskCollector:
+    """One task's. Closed rounds are read once each and added up."""
+
+    def __init__(self, task: ServedTask) -> None:
+        self._service, self._name = task.service, task.name
+        self._lock = threading.Lock()  # several may ask at a time
+        self._since, self._round, self._measured = 0, -1, -1
+        self._rounds = {"committed": 0, "abandoned": 0}
+        self._sums = {"reports": 0, "dropped": 0, "refused": 0, "uplink_bytes": 0, "downlink_bytes": 0}
+        self._recall: dict[str, float] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, with this task's samples."""
         service = self._service
         with self._lock:
             self._read()
@@ -133,13 +176,13 @@ class _TaskCollector:
                 dict(self._recall),
                 self._measured,
             )
-        yield _gauge("kbdfl_ready", "Whether reports can be made durable.", float(service.ready))
-        yield _gauge("kbdfl_round", "The round that is open.", service.round)
-        yield _gauge("kbdfl_model_version", "The model's version.", service.version)
-        yield _family(GaugeMetricFamily, "kbdfl_phones", "Phones by state.", "state", service.phones())
-        yield _family(CounterMetricFamily, "kbdfl_rounds", "Closed rounds.", "status", rounds)
+        yield self._gauge("kbdfl_ready", "Whether reports can be made durable.", float(service.ready))
+        yield self._gauge("kbdfl_round", "The round that is open.", service.round)
+        yield self._gauge("kbdfl_model_version", "The model's version.", service.version)
+        yield self._family(GaugeMetricFamily, "kbdfl_phones", "Phones by state.", "state", service.phones())
+        yield self._family(CounterMetricFamily, "kbdfl_rounds", "Closed rounds.", "status", rounds)
         phones = {"counted": sums["reports"], "dropped": sums["dropped"], "refused": sums["refused"]}
-        yield _family(
+        yield self._family(
             CounterMetricFamily,
             "kbdfl_selected_phones",
             "What became of the phones that closed rounds had selected.",
@@ -147,14 +190,14 @@ class _TaskCollector:
             phones,
         )
         frames = {"up": sums["uplink_bytes"], "down": sums["downlink_bytes"]}
-        yield _family(
+        yield self._family(
             CounterMetricFamily,
             "kbdfl_frame_bytes",
             "Bytes of reports and models in closed rounds.",
             "direction",
             frames,
         )
-        yield _family(
+        yield self._family(
             CounterMetricFamily,
             "kbdfl_socket_bytes",
             "Bytes at the socket, heads included, since the server started.",
@@ -162,10 +205,9 @@ class _TaskCollector:
             dict(zip(("up", "down"), service.traffic.total, strict=True)),
         )
         if recall:
-            yield _family(
-                GaugeMetricFamily, "kbdfl_recall", "Recall on held-out users when last measured.", "k", recall
-            )
-            yield _gauge("kbdfl_recall_round", "The round after which it was measured.", measured)
+            text = "Recall on held-out users when last measured."
+            yield self._family(GaugeMetricFamily, "kbdfl_recall", text, "k", recall)
+            yield self._gauge("kbdfl_recall_round", "The round after which it was measured.", measured)
 
     def _read(self) -> None:
         rows, self._since = self._service.metrics(self._since)
@@ -183,13 +225,13 @@ class _TaskCollector:
             self._measured = number
             self._recall = {"1": row["recall_top1"], "3": row["recall_top3"]}
 
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(name, text, labels=("task",))
+        family.add_metric((self._name,), value)
+        return family
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def _family(kind: Any, name: str, text: str, label: str, values: dict[str, Any]) -> Metric:
-    family: Metric = kind(name, text, labels=(label,))
-    for key, value in values.items():
-        family.add_metric((key,), value)
-    return family
+    def _family(self, kind: Any, name: str, text: str, label: str, values: dict[str, Any]) -> Metric:
+        family: Metric = kind(name, text, labels=("task", label))
+        for key, value in values.items():
+            family.add_metric((self._name, key), value)
+        return family

@@ -31,11 +31,13 @@ from kbdfl.server.operations import (
     Operation,
 )
 from kbdfl.server.problems import CONTENT_TYPE
+from kbdfl.server.tasks import NAME
 
 openapi = Blueprint("openapi", __name__, url_prefix="/v1")
 
 KEPT = "kbdfl.openapi"  # among the application's extensions
-ABOUT = """A server of one federated task: phones enrol, check in, fetch the model and report.
+ABOUT = """A server of federated tasks: phones enrol, check in, fetch the model and report. The addresses of each task
+begin with /v1/tasks/NAME; those that name none are the first one's.
 
 What a route refuses, and what the server refuses before it knows the route (a malformed head, a body over the limit),
 is a problem document (RFC 9457)."""
@@ -49,6 +51,8 @@ _SIGNED = {
 }
 _REASONS = {
     200: "As asked.",
+    202: "Not there yet.",
+    204: "Taken.",
     206: "A part of it.",
     303: "Done; the page shows what became of it.",
     304: "The asker has it already.",
@@ -167,6 +171,8 @@ def _responses(
     if operation.status == 303:
         success["headers"] = {"Location": {"required": True, "schema": {"type": "string"}}}
     yield operation.status, success
+    if operation.not_yet:
+        yield 202, {"description": _REASONS[202], "headers": _RETRY_AFTER}
     if operation.ranges:
         yield 206, {"description": _REASONS[206], "content": content}
     if operation.fetched:
@@ -210,6 +216,8 @@ def _address(rule: Rule) -> tuple[str, list[dict[str, Any]]]:
             schema = {"type": "integer", "minimum": 0}
         elif found["kind"] == "any":
             schema = {"type": "string", "enum": [word.strip() for word in found["of"].split(",")]}
+        elif found["name"] == "task":
+            schema = {"type": "string", "pattern": f"^{NAME.pattern}$"}
         parameters.append({"name": found["name"], "in": "path", "required": True, "schema": schema})
     return _VARIABLE.sub(r"{\g<name>}", rule.rule), parameters
 

@@ -46,6 +46,7 @@ class Operation:
     fetched: bool = False
     ranges: bool = False
     retry_after: bool = False  # whether success may say when to come back
+    not_yet: bool = False  # whether there may be nothing yet, and it says when to come back
 
     @property
     def statuses(self) -> list[int]:
@@ -85,13 +86,16 @@ OPERATIONS: dict[str, Operation] = {
         by=DEVICE,
         body=m.Hardware,
         optional=True,
-        refused=(429,),
+        refused=(404, 429),
         retry_after=True,
     ),
     "device_api.model": _download(),
     "device_api.control": _download(),
     "device_api.part": _download(),
     "device_api.report": _json(m.Receipt, by=DEVICE, takes=OCTETS),
+    "secure_api.ask": Operation({OCTETS: ()}, by=DEVICE, refused=(404, 410), not_yet=True),
+    "secure_api.take": Operation({}, by=DEVICE, takes=OCTETS, status=204, refused=(404, 410)),
+    "run_api.served": _json(m.EveryTask),
     "run_api.status": _json(m.Status),
     "run_api.metrics": _json(m.Metrics, query=SINCE, refused=(400,)),
     "run_api.traffic": _json(m.RoundTraffic, refused=(404,)),
@@ -104,6 +108,7 @@ OPERATIONS: dict[str, Operation] = {
     "monitoring.readyz": _json(m.Ready, refused=(503,)),
     "monitoring.metrics": Operation({PROMETHEUS: ()}),
     "openapi.described": Operation({JSON: ()}, fetched=True),
+    "admin_api.every_task": _json(a.TaskStates, by=ADMINISTRATOR),
     "admin_api.task": _json(a.TaskState, by=ADMINISTRATOR),
     "admin_api.become": _json(a.TaskState, by=ADMINISTRATOR, refused=(409,)),
     "admin_api.roll_back": _json(a.TaskState, by=ADMINISTRATOR, body=a.Version, refused=(409,)),

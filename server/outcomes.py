@@ -17,7 +17,12 @@ def note(outcome: str) -> None:
 
 def note_error(error: Exception) -> None:
     """The request in hand was refused with this."""
-    g.outcome = _name(type(error))
+    g.outcome = outcome_of(error)
+
+
+def outcome_of(error: Exception) -> str:
+    """What a refusal with this is called."""
+    return _name(type(error))
 
 
 def noted(status: int) -> str:

@@ -11,6 +11,12 @@ from kbdfl.errors import KbdflError
 from kbdfl.server.outcomes import note_error
 
 CONTENT_TYPE = "application/problem+json"
+FAILED = "the server failed at this request; its log says why"
+
+
+def reason_of(status: int) -> str:
+    """What HTTP calls a status."""
+    return HTTPStatus(status).phrase
 
 
 def document(status: int, detail: str) -> bytes:
@@ -40,7 +46,7 @@ def install(app: Flask) -> None:
         if isinstance(error, RequestEntityTooLarge):
             return problem(status, f"a body may have {app.config['MAX_CONTENT_LENGTH']} bytes at most")
         if status == 500:  # flask has logged the traceback; nobody else sees it
-            return problem(status, "the server failed at this request; its log says why")
+            return problem(status, FAILED)
         response = problem(status, error.description or HTTPStatus(status).phrase)
         for name, value in error.get_headers():
             if name == "Allow":

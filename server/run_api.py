@@ -1,16 +1,38 @@
 """What anyone may read of a run under /v1: status, metrics, configuration, checkpoint, bundle, words."""
 
-from flask import Blueprint, Response, current_app, request, url_for
+from flask import Response, current_app, request, url_for
 
 from kbdfl.errors import DataError, TooLarge
+from kbdfl.server.addresses import TaskBlueprint, service, tasks
 from kbdfl.server.assets import ASK_AGAIN, RUNTIME_MODULE
-from kbdfl.server.device_api import json_object, reply, service, whole_number
+from kbdfl.server.device_api import json_object, reply, whole_number
 
-run_api = Blueprint("run_api", __name__, url_prefix="/v1")
+run_api = TaskBlueprint("run_api", __name__, url_prefix="/v1")
 
 MAX_TEXT = 2_000  # characters; a message, not a document
 MAX_SUGGESTIONS = 20
 SLOTS = 3  # of a suggestion strip
+
+
+@run_api.get("/tasks", once=True)
+def served() -> Response:
+    """The tasks of this server, the one first that answers where none is named."""
+    return reply(
+        {
+            "tasks": [
+                {
+                    "name": task.name,
+                    "population": task.population,
+                    "base": task.base,
+                    "state": task.state,
+                    "round": task.service.round,
+                    "rounds": task.service.task.rule.rounds,
+                    "version": task.service.version,
+                }
+                for task in tasks()
+            ]
+        }
+    )
 
 
 @run_api.get("/status")

@@ -1,4 +1,4 @@
-"""A task being served: one lock around the coordinator, a worker for slow jobs, a ticker for deadlines.
+"""A task being served: turns at the coordinator, a worker for slow jobs, a ticker for deadlines.
 
 Everything HTTP stays in the blueprints; everything about a round stays in the coordinator. What is here is
 time (a monotonic clock), threads and the bytes that are the same for many devices.
@@ -18,23 +18,31 @@ import numpy as np
 
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import STATE_CLASSES, Coordinator, Finished, Receipt, Wait
-from kbdfl.errors import Conflict, DataError, ModelError, NotFound, ServerUnavailable
+from kbdfl.coordinator import Coordinator, Finished, Receipt, Wait
+from kbdfl.errors import (
+    Conflict,
+    ModelError,
+    NotFound,
+    ServerUnavailable,
+    TooLarge,
+    WireError,
+)
 from kbdfl.params import write_atomically
+from kbdfl.parts import TooStale
 from kbdfl.rounds import RoundResult
-from kbdfl.server.administration import OPEN, PAUSE_S, STOPPED, Administration
+from kbdfl.server.administration import OPEN, PAUSE_S, SERVER, STOPPED, Administration, TaskAdministration
 from kbdfl.server.bodies import Bodies, ModelBody
 from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
-from kbdfl.server.journal import Journal
+from kbdfl.server.described import described
+from kbdfl.server.postgres.store import PostgresStore
+from kbdfl.server.secure import SecureRoom
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.traffic import Traffic
 from kbdfl.server.worker import Background, Worker
-from kbdfl.snapshot import pack, unpack
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.2
-IN_FLIGHT_FORMAT = 2  # of what a crash leaves of the open round
 KEPT_VERSIONS = 4  # in an asynchronous task, for phones that checked in just before the newest
 
 
@@ -44,20 +52,22 @@ class TaskService:
     def __init__(
         self,
         coordinator: Coordinator,
-        store: SqliteStore,
+        store: SqliteStore | PostgresStore,
         *,
         background: Background | None = None,
-        administration: Administration | None = None,
+        administration: TaskAdministration | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._lock = threading.RLock()
         self._coordinator, self._store = coordinator, store
+        self._turn = store.turn(coordinator, clock=clock, wall_clock=wall_clock)
         self._background = background or Background()
         self._clock, self.wall_clock = clock, wall_clock
-        self.administration = administration or Administration(store.folder, wall_clock=wall_clock)
+        self.administration = administration or TaskAdministration(
+            Administration(store.folder, wall_clock=wall_clock), own=True
+        )
+        self.secure = SecureRoom(coordinator, self._turn, self.administration, wall_clock=wall_clock)
         self._worker = Worker()
-        self._journal = Journal(self._in_flight, self._keep_in_flight)
         self._stop = threading.Event()
         self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
         self._bodies = Bodies()
@@ -65,9 +75,7 @@ class TaskService:
         self.traffic = Traffic()  # for the server that the application runs on
         self._started_s = clock()
         self.task = coordinator.task
-        mode = self.task.algorithm.mode
-        self._concurrency = mode.concurrency if isinstance(mode, FedBuff) else None
-        self._served = 1 if self._concurrency is None else KEPT_VERSIONS
+        self._served = KEPT_VERSIONS if isinstance(self.task.algorithm.mode, FedBuff) else 1
         self.folder = store.folder
         self.bundle: ServedBundle | None = None
 
@@ -78,30 +86,39 @@ class TaskService:
                 self.bundle = open_bundle(self.folder / "model")
             except ModelError as error:
                 log.warning("a bundle is not usable and will be exported again: %s", error)
-        self._resume()
-        self._journal.start()
+        self._turn.start(self._followed)
         self._worker.start()
         self._ticker.start()
-        with self._lock:
+        with self._turn:
+            if lost := self.secure.restart(self._turn.now()):
+                self._after(lost)
             if self.bundle is None or self.bundle.version != self._coordinator.version:
                 self._order_export(self._coordinator.round)
             if self._coordinator.phase == "finished":
                 self._write_metrics()
             self.administration.began(self._store.metrics()[0], open_round=self._open_round)
+            if self._store.damage:
+                self.administration.note(SERVER, "model damaged", damage=self._store.damage)
+            self._turn.changed(awaited=False)
 
     def close(self, *, finish: bool = False) -> None:
         """Stop the threads, write metrics.jsonl and let go of the folder; `finish` waits for ordered jobs."""
-        with self._lock:
+        with self._turn.local:
             if self._stop.is_set():
                 return
             self._stop.set()
         if self._ticker.is_alive():
             self._ticker.join()
         self._worker.close(finish=finish)
-        self._journal.close()
-        with self._lock:
-            self._keep_traffic(self._coordinator.round - 1)  # answers that came after the last round
+        try:
+            with self._turn:
+                self._keep_traffic(self._coordinator.round - 1)  # answers that came after the last round
+                self._turn.changed(awaited=False)
             self._write_metrics()
+        except ServerUnavailable as error:
+            log.warning("the last traffic was not kept: %s", error)
+        self._turn.close()
+        with self._turn.local:
             self.administration.close()
             self._store.close()
 
@@ -109,16 +126,16 @@ class TaskService:
 
     def check_in(self, device: str, *, tier: str = "", again: bool = False) -> Assignment | Wait | Finished:
         """What the coordinator answers, as long as the task is open; one that is sent `again` selects nobody."""
-        with self._lock:
+        with self._turn:
             if self.administration.state != OPEN:
                 return Finished() if self.administration.state == STOPPED else Wait(PAUSE_S)
-            answer = self._coordinator.check_in(device, self._clock(), tier=tier, again=again)
-            if isinstance(answer, Assignment):
-                self._journal.changed(
-                    awaited=False
-                )  # a phone whose part is forgotten is told so, and comes again
-                if not self.task.algorithm.client.partial_model:
-                    self.model(answer.version)  # the phone may ask for it once it is superseded
+            answer = self._coordinator.check_in(device, self._turn.now(), tier=tier, again=again)
+            if isinstance(answer, Assignment) or self._coordinator.selection_remembers:
+                # Nobody waits: a phone whose part is forgotten is told so, and comes again.
+                self._turn.changed(awaited=False)
+            self.secure.told(device, answer, self._turn.now())
+            if isinstance(answer, Assignment) and not self.task.algorithm.client.partial_model:
+                self.model(answer.version)  # the phone may ask for it once it is superseded
             return answer
 
     def model(self, version: int, *, held: int | None = None) -> ModelBody:
@@ -126,17 +143,26 @@ class TaskService:
 
         An asynchronous task serves its last few versions. Raises NotFound for any other.
         """
-        with self._lock:
+        with self._turn if version > self.version else self._turn.local:
             newest = self._coordinator.version
             if not newest - self._served < version <= newest:
                 raise NotFound(f"version {newest} is served, not {version}")
             downlink = self._coordinator.downlink
             held = held if downlink.holds(held) else None
-            return self._body(version, f"from {held}", lambda: downlink.frame(version, held=held))
+
+            def encode() -> bytes:
+                try:
+                    return downlink.frame(version, held=held)
+                except NotFound:  # it was made before this process began, or by another one
+                    if version not in self._store.kept_versions():
+                        raise
+                return downlink.earlier(version, self._store.model(version)[0])
+
+            return self._body(version, f"from {held}", encode)
 
     def control(self, version: int) -> ModelBody:
         """SCAFFOLD's c beside the newest version. Raises NotFound for another, or where the task keeps none."""
-        with self._lock:
+        with self._turn:
             if version != self._coordinator.version:
                 raise NotFound(f"version {self._coordinator.version} is served, not {version}")
             c = self._coordinator
@@ -144,7 +170,7 @@ class TaskService:
 
     def part(self, number: int) -> ModelBody:
         """What the phones of round `number` are sent of a model that they need not have all of."""
-        with self._lock:
+        with self._turn:
             return self._body(
                 self._coordinator.version, f"round {number}", lambda: self._coordinator.part(number)
             )
@@ -162,35 +188,38 @@ class TaskService:
         return self._coordinator.round
 
     def downloaded(self, nbytes: int) -> None:
-        with self._lock:
-            self._coordinator.downloaded(nbytes)
+        self._turn.downloaded(nbytes)
 
     def report(self, device: str, number: int, frame: bytes) -> Receipt:
         """Hand a report to the coordinator; returns once it is durable that the report was counted.
 
         Raises ServerUnavailable if that cannot be had now; the phone may send it again.
         """
-        with self._lock:
+        with self._turn:
             try:
-                receipt = self._coordinator.report(device, frame, self._clock(), number=number)
+                receipt = self._coordinator.report(device, frame, self._turn.now(), number=number)
             except (OSError, sqlite3.Error) as error:  # the round is full, and could not be kept
                 log.error("a round could not be closed: %s", error)
                 raise ServerUnavailable("the report could not be made durable; send it again") from None
+            except (TooLarge, WireError, ModelError, TooStale):
+                self._turn.changed(awaited=False)  # who sent what cannot be counted
+                raise
             if receipt.closed is not None:
                 self._after(receipt.closed)
-            change = self._journal.newest if receipt.duplicate else self._journal.changed()
-        if receipt.closed is None:
-            self._journal.wait(change)
+            closed = receipt.closed is not None
+            change = self._turn.newest if receipt.duplicate else self._turn.changed(closed=closed)
+        self._turn.wait(change)
         return receipt
 
     # what an administrator asks for
 
     def become(self, state: str, *, by: str) -> None:
         """Open, pause or stop the task; a stopped one is measured and exported as it stands."""
-        with self._lock:
+        with self._turn:
             self.administration.become(state, by=by)
             if state == STOPPED:
                 self._finish()
+            self._turn.changed(closed=True)
 
     def kept_versions(self) -> list[int]:
         """The versions that the task can go back to."""
@@ -198,16 +227,17 @@ class TaskService:
 
     def roll_back(self, version: int, *, by: str) -> RoundResult:
         """Abandon the round in flight; the next one begins from an earlier version, under a new number."""
-        with self._lock:
+        with self._turn:
             if version not in self.kept_versions():
                 raise NotFound(f"versions {self.kept_versions()} are kept, not {version}")
             if self._open_round is None:
                 raise Conflict("all rounds are over, so no version can follow")
             model = self._store.model(version)
             self.administration.note(by, "roll back", to=version, before=self._coordinator.version)
-            closed = self._coordinator.close(self._clock(), instead=model)
+            closed = self._coordinator.close(self._turn.now(), instead=model)
             self._after(closed)
-            self._order_export(closed.round)
+            self._turn.after(functools.partial(self._order_export, closed.round))
+            self._turn.changed(closed=True)
             return closed
 
     # what the pages ask for
@@ -241,7 +271,7 @@ class TaskService:
     @property
     def settled(self) -> bool:
         """Whether all rounds are done, measured and exported."""
-        with self._lock:
+        with self._turn:
             over = self._coordinator.phase == "finished" or self.administration.state == STOPPED
             return over and self._worker.settled
 
@@ -250,13 +280,13 @@ class TaskService:
 
     def phones(self) -> dict[str, int]:
         """How many phones are in each state, and how many have enrolled."""
-        with self._lock:
-            return {**self._coordinator.device_states(), "enrolled": len(self.administration.registry)}
+        with self._turn:
+            return {**self._coordinator.device_states(), "enrolled": len(self.administration.server.registry)}
 
     def status(self) -> dict[str, Any]:
         """The state of the task in one JSON object."""
-        with self._lock:
-            coordinator, config = self._coordinator, self.task.config
+        with self._turn:
+            coordinator = self._coordinator
             phones = self.phones()
             document = {
                 "task": self.task.name,
@@ -271,21 +301,7 @@ class TaskService:
             "settled": self.settled,
             "uptime_s": round(self._clock() - self._started_s, 3),
             "phones": phones,
-            "model": {
-                "vocabulary": config.vocab,
-                "embedding": config.embed,
-                "cells": config.hidden,
-                "parameters": config.spec.size,
-                "spec": config.spec.hash,
-                "vocabulary_sha256": self.task.vocabulary_sha256,
-            },
-            "rule": {
-                "cohort": self.task.rule.cohort,
-                "over_selection": self.task.rule.over_selection,
-                "min_reports": self.task.rule.min_reports,
-                "deadline_s": self.task.rule.deadline_s,
-                "concurrency": self._concurrency,
-            },
+            **described(self.task),
             "totals": self._store.totals(),
             "bundle": bundle.summary() if bundle else None,
             "failures": dict(self._worker.failures),
@@ -296,45 +312,26 @@ class TaskService:
     @property
     def ready(self) -> bool:
         """Whether reports can be made durable: it was started, is not closing, and the disk takes what it is given."""
-        return self._ticker.is_alive() and not self._stop.is_set() and self._journal.healthy
-
-    def _in_flight(self) -> dict[str, Any] | None:
-        with self._lock:
-            state = self._coordinator.in_flight()
-            return state and state | {"format": IN_FLIGHT_FORMAT, "clock_s": self._clock()}
-
-    def _keep_in_flight(self, state: dict[str, Any] | None) -> None:
-        if state is not None:
-            content = pack(state, classes=STATE_CLASSES)
-            self._store.keep_in_flight(state["round"], content, self.wall_clock())
-
-    def _resume(self) -> None:
-        """Go on with the round that a former server had open; the time in between has passed for its phones too."""
-        try:
-            kept = self._store.in_flight()
-            state = kept and unpack(kept[0], classes=STATE_CLASSES)
-        except (DataError, ModelError) as error:
-            log.warning("the round in flight begins anew: %s", error)
-            return
-        if state and state.get("format") != IN_FLIGHT_FORMAT:
-            log.warning("the round in flight begins anew: another version of this program kept it")
-        elif state and state["round"] == self._coordinator.round:
-            away_s = max(0.0, self.wall_clock() - kept[1])
-            self._coordinator.resume(state, shift_s=self._clock() - state["clock_s"] - away_s)
+        return self._ticker.is_alive() and not self._stop.is_set() and self._turn.healthy
 
     # what happens by itself
 
     def tick(self) -> None:
-        """Close the round whose deadline has passed."""
-        with self._lock:
-            closed = self._coordinator.tick(self._clock())
+        """Close the round whose deadline has passed, or whose session is over."""
+        self.secure.advance()
+        with self._turn:
+            closed = self.secure.settle(self._turn.now()) or self._coordinator.tick(self._turn.now())
             if closed is not None:
                 self._after(closed)
+                self._turn.changed(closed=True)
 
     def _tick_forever(self) -> None:
         while not self._stop.wait(TICK_S):
             try:
                 self.tick()
+            except ServerUnavailable as error:
+                log.error("a deadline could not be kept: %s", error)
+                self._stop.wait(1.0)
             except Exception:  # a full disk, say: the next tick tries again
                 log.exception("a deadline could not be kept")
 
@@ -349,14 +346,24 @@ class TaskService:
     def _after(self, closed: RoundResult) -> None:
         self._keep_traffic(closed.round)
         self.administration.ended(closed, open_round=self._open_round)
+        self._turn.after(functools.partial(self._order, closed.round, closed.status == "committed"))
+
+    def _followed(self, before: int) -> None:
+        """Rounds from `before` on were closed by other processes, who measure them; the model is exported here too."""
+        self._keep_traffic(self._coordinator.round - 1)
+        self._turn.changed(awaited=False)
+        self._order(self._coordinator.round - 1, True, ours=False)
+
+    def _order(self, number: int, committed: bool, *, ours: bool = True) -> None:
+        """What is to be done after round `number`."""
         finished = self._coordinator.phase == "finished"
-        if closed.status == "committed":
+        if committed:
             self._committed_since_start += 1
             count = self._committed_since_start
-            if finished or count % self._background.evaluate_every == 0:
-                self._order_evaluation(closed.round)
+            if ours and (finished or count % self._background.evaluate_every == 0):
+                self._order_evaluation(number)
             if finished or count % self._background.export_every == 0:
-                self._order_export(closed.round)
+                self._order_export(number)
         elif finished:
             self._finish()
         if finished:

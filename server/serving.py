@@ -14,7 +14,7 @@ from typing import Any
 from waitress.server import create_server
 
 from kbdfl.errors import ConfigError
-from kbdfl.server.connections import Dispatcher, Quick, connection_class
+from kbdfl.server.connections import Dispatcher, Quick, connection_class, never
 from kbdfl.server.polling import Loop
 from kbdfl.server.traffic import Traffic
 
@@ -64,7 +64,7 @@ class HttpServer:
         max_body_bytes: int,
         traffic: Traffic | None = None,
         trusted_proxy: str | None = None,
-        quick: Quick = lambda method, path: False,
+        quick: Quick = never,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         believed = {"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set()

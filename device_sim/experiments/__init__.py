@@ -11,10 +11,12 @@ from kbdfl.device_sim.experiments import (
     central_gap,
     heterogeneity,
     personal,
+    privacy,
     selection,
     server_rules,
     silos,
     warm_start,
+    words,
 )
 from kbdfl.device_sim.experiments.report import Against, Columns
 from kbdfl.device_sim.experiments.settings import Setting
@@ -130,6 +132,22 @@ EXPERIMENTS = {
         backdoor.settings,
         backdoor.figures,
         columns=backdoor.columns,
+    ),
+    "privacy": Experiment(
+        "how much recall differential privacy costs, by epsilon, with noise for millions of devices",
+        300,
+        20,
+        privacy.settings,
+        privacy.figures,
+        columns=privacy.columns,
+    ),
+    "words": Experiment(
+        "which words that the model lacks are found without reading a log, and what recall gains by them",
+        200,
+        20,
+        words.settings,
+        words.figures,
+        columns=words.columns,
     ),
     "bandwidth": Experiment(
         "how many bytes a round takes both ways, by chain, and what that costs in recall",

@@ -47,13 +47,23 @@ class Selected:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Users who do not train: `words` to ask for, those of the messages `sentences`, and each one's `log`."""
+    """Users who do not train: `words` to ask for, those of the messages `sentences`, and each one's `log`.
+
+    `seed` is what the messages were drawn by.
+    """
 
     users: Sequence[str]
     sentences: Sequence[Sequence[int]]
     words: PackedBatches
     source: Source
     vocabulary: Vocabulary
+    seed: int = 0
+
+    def known_to(self, vocabulary: Vocabulary) -> "Part":
+        """The same messages as a model with another vocabulary sees them: what it does not know is a miss."""
+        count = sum(len(sentence) - 2 for sentence in self.sentences)
+        sentences = drawn_sentences(self.source, self.users, vocabulary, words=count, seed=self.seed)
+        return Part(self.users, sentences, evaluation_set(sentences), self.source, vocabulary, self.seed)
 
     def log(self, user: str) -> list[list[int]]:
         """Token ids of the messages that have a word, oldest first; no more of them than a phone keeps."""
@@ -120,7 +130,7 @@ def open_data(logs: str, *, preset_name: str, seed: int, words: int, public: str
 
     def part(users: Sequence[str], count: int) -> Part:
         sentences = drawn_sentences(source, users, vocabulary, words=count, seed=seed)
-        return Part(users, sentences, evaluation_set(sentences), source, vocabulary)
+        return Part(users, sentences, evaluation_set(sentences), source, vocabulary, seed)
 
     return Data(
         source=logs,

@@ -1,8 +1,11 @@
-"""`kbdfl admin`: credentials of an administrator and tokens for phones, made in a served folder."""
+"""`kbdfl admin`: credentials and tokens, made in a served folder; and what is asked of a server that runs."""
 
+import functools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -17,7 +20,7 @@ folder_argument = click.argument(
 
 @click.group()
 def admin() -> None:
-    """Let an administrator, and phones, into a server's FOLDER; it may be served meanwhile."""
+    """Let an administrator, and phones, into a server's FOLDER; start, pause, stop and roll back a server's tasks."""
 
 
 @admin.command()
@@ -53,9 +56,9 @@ def password(folder: Path) -> None:
 def tokens(folder: Path, count: int, as_json: bool) -> None:
     """Make single-use enrolment tokens, one a line. They are shown this once."""
     from kbdfl.server import audit_log, registry
-    from kbdfl.server.records import Records
+    from kbdfl.server.places import records_of
 
-    records, now = Records(folder), time.time()
+    records, now = records_of(folder), time.time()
     try:
         with records.writing():
             made = registry.make_tokens(records, count, now)
@@ -67,10 +70,105 @@ def tokens(folder: Path, count: int, as_json: bool) -> None:
 
 def _note(folder: Path, what: str) -> None:
     from kbdfl.server import audit_log
-    from kbdfl.server.records import Records
+    from kbdfl.server.places import records_of
 
-    records = Records(folder)
+    records = records_of(folder)
     try:
         audit_log.append(records, at_s=time.time(), by=BY, what=what)
     finally:
         records.close()
+
+
+# of a running server
+
+Ask = Callable[..., Any]
+
+
+def _asks(command: Callable) -> Callable:
+    """The options that say which task of which server; the command gets as `ask` what asks the API about that task."""
+
+    @click.option("--server", "url", required=True, help="Address of a running `kbdfl serve`.")
+    @click.option(
+        "--token-file",
+        required=True,
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="Holds an administrator's token, as `kbdfl admin token` prints it.",
+    )
+    @click.option("--task", help="One of the server's tasks. [its first]")
+    @json_option
+    @functools.wraps(command)
+    def asking(url: str, token_file: Path, task: str | None, **more: Any) -> None:
+        from kbdfl.device_sim.agent import ServerClient
+        from kbdfl.server.credentials import token_of
+        from kbdfl.server.tasks import check_name
+
+        client, shown = ServerClient(url, connections=1), token_of(token_file)
+        name = task if task is None else check_name("task", task)
+
+        def ask(method: str, path: str, value: Any = None, *, of_first: str = "/task") -> Any:
+            about = of_first if name is None else f"/tasks/{name}"
+            return client.as_administrator(shown, method, f"/v1/admin{about}{path}", value)
+
+        command(ask=ask, **more)
+
+    return asking
+
+
+@admin.command()
+@_asks
+def task(ask: Ask, as_json: bool) -> None:
+    """Show a task: its state, its round, its version and those that it can go back to."""
+    _show_task(ask("GET", ""), as_json=as_json)
+
+
+@admin.command()
+@_asks
+def start(ask: Ask, as_json: bool) -> None:
+    """Open a task, whether it is new, paused or stopped: phones that check in may be selected."""
+    _show_task(ask("POST", "/start"), as_json=as_json)
+
+
+@admin.command()
+@_asks
+def pause(ask: Ask, as_json: bool) -> None:
+    """Pause a task: phones that check in are told to wait. Reports on their way still count."""
+    _show_task(ask("POST", "/pause"), as_json=as_json)
+
+
+@admin.command()
+@_asks
+def stop(ask: Ask, as_json: bool) -> None:
+    """Stop a task: phones that check in are told that all is over."""
+    _show_task(ask("POST", "/stop"), as_json=as_json)
+
+
+@admin.command("roll-back")
+@click.argument("version", type=click.IntRange(0))
+@_asks
+def roll_back(ask: Ask, version: int, as_json: bool) -> None:
+    """Abandon a task's round in flight; the next one begins from VERSION, one of those that are kept."""
+    _show_task(ask("POST", "/roll-back", {"version": version}), as_json=as_json)
+
+
+@admin.command()
+@_asks
+def rounds(ask: Ask, as_json: bool) -> None:
+    """Show how a task's last rounds ended, and why reports were refused; the newest first."""
+    found = ask("GET", "/rounds", of_first="")
+    lines = []
+    for row in found["rounds"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in row["reasons"].items())
+        counted = f"{row['reports']} reports, {row['dropped']} dropped, version {row['version']}"
+        lines.append(
+            f"{row['what']:<15} {row['round']:>5}: {counted}{f'; refused: {reasons}' if reasons else ''}"
+        )
+    show(found, as_json=as_json, text="\n".join(lines) or "no round has been closed yet")
+
+
+def _show_task(told: dict[str, Any], *, as_json: bool) -> None:
+    kept = ", ".join(map(str, told["kept_versions"])) or "none"
+    text = (
+        f"{told['name']} is {told['state']}: round {told['round']} of {told['rounds']}, version {told['version']};"
+        f" it can go back to {kept}"
+    )
+    show(told, as_json=as_json, text=text)

@@ -24,9 +24,9 @@ def verify(folder: Path, as_json: bool) -> None:
     The last entry's sha256 stands for all before it: noted elsewhere, it shows whether the log was written anew.
     """
     from kbdfl.server import audit_log as log
-    from kbdfl.server.records import Records
+    from kbdfl.server.places import existing_records
 
-    records = Records.existing(folder)
+    records = existing_records(folder)
     try:
         head = log.verify(records)
     finally:
@@ -47,9 +47,9 @@ def verify(folder: Path, as_json: bool) -> None:
 def show_entries(folder: Path, last: int) -> None:
     """Print entries, one JSON object a line."""
     from kbdfl.server import audit_log as log
-    from kbdfl.server.records import Records
+    from kbdfl.server.places import existing_records
 
-    records = Records.existing(folder)
+    records = existing_records(folder)
     try:
         found = log.entries(records, most=last)
     finally:

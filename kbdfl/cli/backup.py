@@ -1,6 +1,7 @@
 """`kbdfl backup`: a copy of a server's folder, while it is served."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,7 +22,15 @@ def backup(folder: Path, target: Path, as_json: bool) -> None:
 
     manifest = back_up(folder, target)
     facts = {"backup": str(target), "files": len(manifest.files), "bytes": manifest.size} | manifest.facts
-    closed = manifest.facts["round"]
-    moment = "before the first round" if closed is None else f"after round {closed}"
-    text = f"{target} holds {folder} {moment}: {len(manifest.files)} files of {manifest.size:,} bytes"
+    text = f"{target} holds {folder} {moment(manifest.facts)}: {len(manifest.files)} files of {manifest.size:,} bytes"
     show(facts, as_json=as_json, text=text)
+
+
+def moment(facts: dict[str, Any]) -> str:
+    """When in the life of its tasks a backup was made."""
+    tasks = facts.get("tasks", {"": facts})
+    said = [
+        ("before the first round", name) if each["round"] is None else (f"after round {each['round']}", name)
+        for name, each in tasks.items()
+    ]
+    return ", ".join(f"{text} of {name}" if name else text for text, name in said)

@@ -48,7 +48,7 @@ def experiment(
     as_json: bool,
 ) -> None:
     """Compare ways to learn on the same text; NAME is compare-server-rules, central-gap, personalise, warm-start,
-    heterogeneity, silos, async, selection, bandwidth or backdoor.
+    heterogeneity, silos, async, selection, bandwidth, backdoor, privacy or words.
 
     Settings are chosen on validation users and reported on held-out users; neither of them trains.
     """

@@ -32,6 +32,16 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Enrolment tokens, one a line, as `kbdfl admin tokens` prints them.",
 )
+@click.option(
+    "--population", help="Which phones these are: they work for its tasks. [the server's first task]"
+)
+@click.option(
+    "--secure-floor", type=click.IntRange(3), default=32, show_default=True,
+    help="Fewer phones in a sum, and a phone gives it nothing.",
+)  # fmt: skip
+@click.option(
+    "--require-secure", is_flag=True, help="Phones take no part in tasks whose server could read an update."
+)
 @click.option("--name", help="Name of the run folder.")
 @click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go."
@@ -45,6 +55,9 @@ def fleet(
     dropout: float,
     workers: int,
     tokens_file: Path | None,
+    population: str | None,
+    secure_floor: int,
+    require_secure: bool,
     name: str | None,
     runs: Path,
     seed: int,
@@ -53,11 +66,14 @@ def fleet(
     """Play phones over real HTTP until the server's task is finished, then fetch what the run leaves behind."""
     from kbdfl.device_sim.agent import ServerClient
     from kbdfl.device_sim.fleet import Fleet
-    from kbdfl.device_sim.harvest import harvest
+    from kbdfl.device_sim.harvest import bases_of, harvest, sums_unseen
     from kbdfl.device_sim.population import Population, open_logs
+    from kbdfl.device_sim.secure import Caution
+    from kbdfl.device_sim.tasks import FIRST
     from kbdfl.errors import ConfigError
     from kbdfl.report import write_report
     from kbdfl.run import RunFolder
+    from kbdfl.secagg import Floors
 
     if not 0 <= dropout < 1:
         raise ConfigError(f"dropout must lie in [0, 1), got {dropout}")
@@ -68,12 +84,38 @@ def fleet(
     tokens = tokens_file.read_text("utf-8", "replace").split() if tokens_file else ()
     client = ServerClient(url, connections=workers + 3)
     client.get("/healthz")
-    population = Population(open_logs(source, seed=seed, devices=devices), devices=devices)
-    phones = Fleet(client, population, workers=workers, seed=seed, dropout=dropout, tokens=tokens)
-    folder = RunFolder.create(runs, name, default="fleet")
-    play(phones, client)
-    harvest(client, folder)
-    show({"run": str(folder.path)} | fleet_facts(phones) | write_report(folder), as_json=as_json)
+    bases = {"": FIRST} if population is None else bases_of(client, population)
+    if require_secure and not any(sums_unseen(client, base=base) for base in bases.values()):
+        raise ConfigError(
+            f"--require-secure must come with a secure task at {url}: no task there sums updates unseen"
+        )
+    users = Population(open_logs(source, seed=seed, devices=devices), devices=devices)
+    caution = Caution(Floors(devices=secure_floor), required=require_secure)
+    phones = Fleet(
+        client, users, workers=workers, seed=seed, dropout=dropout, tokens=tokens, belong_to=population,
+        caution=caution,
+    )  # fmt: skip
+    # Of several tasks each brings a run home.
+    several = len(bases) > 1
+    folders = {
+        task: RunFolder.create(
+            runs,
+            f"{name}-{task}" if name and several else name,
+            default=f"fleet-{task}" if several else "fleet",
+        )
+        for task in bases
+    }
+    play(phones, client, bases=tuple(bases.values()))
+    brought = {}
+    for task, folder in folders.items():
+        harvest(client, folder, base=bases[task])
+        brought[task] = {"run": str(folder.path)} | write_report(folder)
+    facts = fleet_facts(phones)
+    if not several:
+        show({"run": None} | facts | brought.popitem()[1], as_json=as_json)
+        return
+    lines = [f"{task:<20} {run['run']}" for task, run in brought.items()]
+    show(facts | {"tasks": brought}, as_json=as_json, text="\n".join(lines))
 
 
 def fleet_facts(phones: "Fleet") -> dict[str, Any]:
@@ -86,12 +128,12 @@ def fleet_facts(phones: "Fleet") -> dict[str, Any]:
     }
 
 
-def play(phones: "Fleet", client: "ServerClient") -> float:
+def play(phones: "Fleet", client: "ServerClient", *, bases: tuple[str, ...] = ("/v1",)) -> float:
     """Enrol and run a fleet under a progress bar that shows rounds and recall; returns the seconds of training."""
     with progress(total=phones.size, unit="phone", desc="enrol") as bar:
         phones.enrol(on_phone=bar.update)
     done = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(client, done), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(client, done, bases), daemon=True)
     started = time.perf_counter()
     watcher.start()
     try:
@@ -103,22 +145,23 @@ def play(phones: "Fleet", client: "ServerClient") -> float:
     return seconds
 
 
-def _watch(client: "ServerClient", done: threading.Event) -> None:
-    """Move a bar by what the server says of its rounds."""
+def _watch(client: "ServerClient", done: threading.Event, bases: tuple[str, ...]) -> None:
+    """Move a bar by what the server says of the rounds of all tasks."""
     from kbdfl.device_sim.harvest import new_rows, progress_of
     from kbdfl.errors import KbdflError
 
-    since, recall, over = 0, "", False
+    since, recall, over = dict.fromkeys(bases, 0), dict.fromkeys(bases, ""), False
     with progress(unit="round", desc="learn") as bar:
         while not over:  # and once more when it is, so that the bar ends where the rounds did
             over = done.wait(0.5)
             try:
-                task = progress_of(client)
-                rows, since = new_rows(client, since)
+                tasks = [progress_of(client, base=base) for base in bases]
+                for base in bases:
+                    rows, since[base] = new_rows(client, since[base], base=base)
+                    for row in rows:
+                        if row["recall_top1"] is not None:
+                            recall[base] = f"recall {row['recall_top1']:.1%} / {row['recall_top3']:.1%}"
             except KbdflError:
                 continue  # the phones meet the same error and say it
-            bar.total, bar.n = task.rounds, task.round
-            for row in rows:
-                if row["recall_top1"] is not None:
-                    recall = f"recall {row['recall_top1']:.1%} / {row['recall_top3']:.1%}"
-            bar.set_postfix_str(recall, refresh=True)
+            bar.total, bar.n = sum(task.rounds for task in tasks), sum(task.round for task in tasks)
+            bar.set_postfix_str(", ".join(filter(None, recall.values())), refresh=True)

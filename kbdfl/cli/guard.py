@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    import ssl
+
     from kbdfl.server.rates import Rates
 
 RATE = "60/minute, or none"
@@ -25,6 +27,8 @@ class Guard:
     limit_check_in: str | None
     limit_login: str
     trusted_proxy: str | None
+    tls_certificate: Path | None
+    tls_key: Path | None
 
     def near(self, host: str) -> bool:
         """Whether only this machine can reach a server on `host`: on loopback, and behind no proxy."""
@@ -49,6 +53,17 @@ class Guard:
             check_in=self.limit_check_in or (NONE if near else "120/minute"),
             login=self.limit_login,
         )
+
+    def tls(self) -> "ssl.SSLContext | None":
+        """How connections are encrypted; None if they are not. Raises ConfigError for files that are not to be used."""
+        from kbdfl.errors import ConfigError
+        from kbdfl.server.connections import tls_context
+
+        if self.tls_certificate is not None:
+            return tls_context(self.tls_certificate, self.tls_key)
+        if self.tls_key is not None:
+            raise ConfigError("--tls-key must come with --tls-certificate, the chain that it is the key of")
+        return None
 
 
 def guard_options(command: Callable) -> Callable:
@@ -85,6 +100,16 @@ def guard_options(command: Callable) -> Callable:
             "--trusted-proxy",
             metavar="ADDRESS",
             help="A reverse proxy whose X-Forwarded-For and -Proto are believed.",
+        ),
+        click.option(
+            "--tls-certificate",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Serve HTTPS with this PEM certificate chain.",
+        ),
+        click.option(
+            "--tls-key",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Its key, if it is in a file of its own.",
         ),
     ]
 

@@ -42,7 +42,8 @@ _OPTIONS = [
     ),
     click.option(
         "--algorithm",
-        help="fedavg, fedprox, scaffold, fedavgm, fedadagrad, fedadam, fedyogi or fedbuff.  [default: fedadam]",
+        help="fedavg, fedprox, scaffold, fedavgm, fedadagrad, fedadam, fedyogi, fedbuff, dp-fedavg, "
+        "dp-ftrl or dp-banded.  [default: fedadam]",
     ),
     click.option("--server-lr", type=float, help="The server rule's learning rate."),
     click.option("--epochs", type=int, help="Local epochs.  [default: 1]"),
@@ -117,6 +118,51 @@ _OPTIONS = [
     click.option(
         "--target-s", type=float, help="Deadline-aware selection: seconds a tier may take.  [default: 60]"
     ),
+    click.option(
+        "--secure/--not-secure",
+        default=None,
+        help="Updates are summed unseen; needs --update-clip-norm, uploads as summable.  [default: no]",
+    ),
+    click.option("--secure-devices", type=int, help="Fewer phones are not summed up.  [default: 32]"),
+    click.option(
+        "--secure-dropout",
+        type=float,
+        help="Share of phones that a session is planned to lose.  [default: 1/3]",
+    ),
+    click.option(
+        "--phase-deadline-s",
+        type=float,
+        help="Seconds that each of its steps waits for phones.  [default: 15]",
+    ),
+    click.option("--dp", help="Noise: none, gaussian, tree or banded.  [default: none]"),
+    click.option(
+        "--dp-epsilon", type=float, help="The budget, which the noise is made for.  [default: none]"
+    ),
+    click.option("--dp-delta", type=float, help="Of the budget.  [default: 1e-10]"),
+    click.option(
+        "--dp-noise", type=float, help="Noise in clip norms; 0 = what the budget asks for.  [default: 0]"
+    ),
+    click.option(
+        "--dp-participations", type=int, help="Releases a phone is in, at most; 0 = any.  [default: 0]"
+    ),
+    click.option(
+        "--dp-separation",
+        type=int,
+        help="A phone is in one of so many releases at most.  [default: 0; presets 16]",
+    ),
+    click.option(
+        "--dp-population", type=int, help="Phones that the statement speaks of; 0 = none.  [default: 0]"
+    ),
+    click.option("--dp-denominator", type=int, help="Of a round's sum; 0 = the cohort.  [default: 0]"),
+    click.option(
+        "--dp-bands", type=int, help="Of banded noise; 0 = the separation, at most 16.  [default: 0]"
+    ),
+    click.option("--dp-restart", type=int, help="Rounds of one tree; 0 = all.  [default: 0]"),
+    click.option(
+        "--dp-quantile",
+        type=float,
+        help="Of updates' norms, which the clip norm follows; 0 = it stays.  [default: 0]",
+    ),
     click.option("--evaluate-every", type=int, help="Rounds between held-out measurements.  [default: 10]"),
     click.option("--seed", type=int, help="Everything random follows from it.  [default: 1]"),
 ]
@@ -190,12 +236,25 @@ def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
         partial_model=options["partial_model"],
         feedback_rounds=options["feedback_rounds"],
     )
+    privacy = _privacy(algorithm.privacy, options)
+    secure = _changed(
+        algorithm.secure,
+        on=options["secure"],
+        devices=options["secure_devices"],
+        dropout=options["secure_dropout"],
+        phase_deadline_s=options["phase_deadline_s"],
+    )
+    alike = (privacy.on or secure.on) and not file and options["weights"] is None
+    uniform = "uniform" if alike else None
+    summable = "summable" if secure.on and not file else None
     algorithm = _changed(
         replace(algorithm, client=client, server=server),
-        upload=options["upload"],
+        privacy=privacy,
+        secure=secure,
+        upload=options["upload"] or summable,
         download=_download(algorithm.download, options),
         update_clip_norm=options["update_clip_norm"],
-        weights=options["weights"],
+        weights=options["weights"] or uniform,
         max_weight=options["max_weight"],
         aggregate=_rule(algorithm.aggregate, options, "aggregate", "faulty", "keep"),
         mode=_mode(algorithm.mode, options),
@@ -231,6 +290,24 @@ def _download(download: Any, options: dict[str, Any]) -> Any:
     if options["download_steps"] is not None and changed.codec != "grid":
         raise ConfigError(f"--download-steps must come with --download grid, got {changed.codec}")
     return changed
+
+
+def _privacy(privacy: Any, options: dict[str, Any]) -> Any:
+    """`privacy` with what was given. Another budget is other noise, unless that is given too."""
+    fields = {
+        "epsilon": options["dp_epsilon"],
+        "delta": options["dp_delta"],
+        "noise_multiplier": options["dp_noise"],
+    }
+    for name in ("participations", "separation", "population", "denominator", "bands", "restart", "quantile"):
+        fields[name] = options[f"dp_{name}"]
+    given = {name: value for name, value in fields.items() if value is not None}
+    if options["dp"] is not None:
+        privacy = type(privacy)() if options["dp"] == "none" else privacy
+        given["mechanism"] = options["dp"]
+    if given.keys() - {"noise_multiplier", "population"} and privacy.epsilon:
+        given = {"noise_multiplier": 0.0} | given
+    return replace(privacy, **given)
 
 
 def _mode(mode: Any, options: dict[str, Any]) -> Any:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from kbdfl.cli.backup import moment
 from kbdfl.cli.common import json_option, show
 
 
@@ -21,7 +22,5 @@ def restore(backup: Path, folder: Path, as_json: bool) -> None:
 
     manifest = restored(backup, folder)
     facts = {"folder": str(folder), "files": len(manifest.files), "bytes": manifest.size} | manifest.facts
-    closed = manifest.facts["round"]
-    moment = "before the first round" if closed is None else f"after round {closed}"
-    text = f"{folder} is as it was {moment}; serve it with `kbdfl serve --folder {folder}`"
+    text = f"{folder} is as it was {moment(manifest.facts)}; serve it with `kbdfl serve --folder {folder}`"
     show(facts, as_json=as_json, text=text)

@@ -1,28 +1,24 @@
-"""`kbdfl serve`: one federated task over HTTP, with its dashboard and its keyboard."""
+"""`kbdfl serve`: federated tasks over HTTP, with their dashboards and keyboards."""
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from kbdfl.cli.common import json_option, show
 from kbdfl.cli.guard import Guard, guard_options
-from kbdfl.cli.options import config_from, run_options
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from kbdfl.device_sim.typing.sources import Source
-    from kbdfl.run import Built, RunConfig
-    from kbdfl.server.service import Background
-    from kbdfl.server.store import SqliteStore
-
-CONFIG = "config.toml"
+from kbdfl.cli.options import run_options
 
 
 @click.command()
 @run_options
+@click.option(
+    "--task",
+    "named",
+    multiple=True,
+    metavar="NAME=CONFIG",
+    help="One of several tasks, by the file with its configuration.",
+)
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), help="Kept and resumed. [runs/serve-PRESET]"
 )
@@ -39,6 +35,9 @@ CONFIG = "config.toml"
 @click.option(
     "--export-every", type=click.IntRange(1), default=50, show_default=True, help="Rounds between exports."
 )
+@click.option(
+    "--database", metavar="ADDRESS", help="PostgreSQL, for several servers: postgresql://user@host/name"
+)
 @click.option("--no-evaluate", is_flag=True, help="Do not measure recall on held-out users.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the log."
@@ -53,12 +52,14 @@ CONFIG = "config.toml"
 @guard_options
 @json_option
 def serve(
+    named: tuple[str, ...],
     folder: Path | None,
     host: str,
     port: int,
     port_file: Path | None,
     threads: int,
     export_every: int,
+    database: str | None,
     no_evaluate: bool,
     log_format: str,
     log_level: str,
@@ -66,67 +67,60 @@ def serve(
     guard: Guard,
     **options: Any,
 ) -> None:
-    """Serve a federated task until interrupted.
+    """Serve a federated task, or several, until interrupted.
 
-    Phones use /v1, people the dashboard at / and the keyboard at /keyboard. A folder that was served before
-    is resumed where it was, with the reports of its open round that were acknowledged.
+    Phones use /v1, people the dashboard at / and the keyboard at /keyboard; of several tasks each has the same behind
+    /v1/tasks/NAME and /tasks/NAME. A folder that was served before is resumed where it was, with the reports of its
+    open rounds that were acknowledged.
     """
-    from kbdfl.coordinator import Coordinator
+    from kbdfl.cli.serve_plan import plan_of
+    from kbdfl.cli.serve_tasks import started
     from kbdfl.params import write_atomically
-    from kbdfl.rng import stream
-    from kbdfl.run import build_task, checkpoint_facts
     from kbdfl.server import logs, serving
-    from kbdfl.server.administration import Administration
     from kbdfl.server.app import create_app
+    from kbdfl.server.connections import never
     from kbdfl.server.credentials import Credentials, token_of
-    from kbdfl.server.service import TaskService
-    from kbdfl.server.store import SqliteStore
+    from kbdfl.server.express import is_check_in
 
     logs.configure(log_format, log_level)
-    folder, config = _resume(folder, options)
-    rates = guard.rates_on(host)
+    plan = plan_of(folder, options, named)
+    tls = guard.tls()
+    shared = {"rates": guard.rates_on(host), "enrolment": guard.enrolment_on(host)}
     given = token_of(guard.admin_token_file) if guard.admin_token_file else None
-    credentials = Credentials(folder, given=given)
+    credentials = Credentials(plan.folder, given=given)
     # The port first: a server that cannot have it says so at once and leaves nothing behind.
-    with serving.listen(host, port) as listener:
-        source, texts = _logs(config, evaluate=not no_evaluate)
-        built = build_task(config, training_texts=texts)
-        facts = checkpoint_facts(config, built, round=0, version=0)
-        store = SqliteStore(folder, built.task.config.spec, facts=facts)
-        try:
-            background = _background(config, built, source, store=store, export_every=export_every)
-            random = stream(config.settings.seed, "pace")
-            coordinator = Coordinator(built.task, built.params, store=store, random=random)
-            write_atomically(folder / CONFIG, config.to_toml().encode())
-            built.vocabulary.save(folder / "tokenizer.json")
-            enrolment = guard.enrolment_on(host)
-            administration = Administration(folder, wall_clock=time.time, enrolment=enrolment, rates=rates)
-        except BaseException:
-            store.close()
-            raise
-        service = TaskService(coordinator, store, background=background, administration=administration)
-        service.start()
-        try:
-            limit = built.task.max_report_bytes
-            server = serving.HttpServer(
-                create_app(service, credentials=credentials, secure_cookies=not guard.near(host)),
-                listener,
-                threads=threads,
-                max_body_bytes=limit,
-                traffic=service.traffic,
-                trusted_proxy=guard.trusted_proxy,
-            )
-            links = {"dashboard": f"{server.url}/", "keyboard": f"{server.url}/keyboard"}
-            if credentials.configured:
-                links["admin"] = f"{server.url}/admin"
-            lines = "\n".join(f"{name:<10} {link}" for name, link in links.items())
-            show({"folder": str(folder), "port": server.port} | links, as_json=as_json, text=lines)
-            click.get_text_stream("stdout").flush()
-            if port_file is not None:
-                write_atomically(port_file, f"{server.port}\n".encode())
-            serving.serve(server)
-        finally:
-            service.close()
+    with (
+        serving.listen(host, port) as listener,
+        started(
+            plan, evaluate=not no_evaluate, export_every=export_every, database=database, **shared
+        ) as tasks,
+    ):
+        server = serving.HttpServer(
+            create_app(
+                tasks, credentials=credentials, secure_cookies=tls is not None or not guard.near(host)
+            ),
+            listener,
+            threads=threads,
+            max_body_bytes=tasks.max_report_bytes,
+            traffic=tasks.traffic,
+            trusted_proxy=guard.trusted_proxy,
+            quick=is_check_in if database is None else never,
+            tls=tls,
+        )
+        links = {"dashboard": f"{server.url}/", "keyboard": f"{server.url}/keyboard"}
+        if credentials.configured:
+            links["admin"] = f"{server.url}/admin"
+        facts: dict[str, Any] = {"folder": str(plan.folder), "port": server.port} | links
+        if plan.named:
+            facts["tasks"] = {task.name: f"{server.url}/tasks/{task.name}/" for task in tasks}
+        named_links = links | facts.get("tasks", {})
+        width = max(10, *map(len, named_links))
+        lines = [f"{name:<{width}} {link}" for name, link in named_links.items()]
+        show(facts, as_json=as_json, text="\n".join(lines))
+        click.get_text_stream("stdout").flush()
+        if port_file is not None:
+            write_atomically(port_file, f"{server.port}\n".encode())
+        serving.serve(server)
 
 
 def _defaults(context: click.Context, _: click.Parameter, path: str | None) -> str | None:
@@ -148,83 +142,9 @@ def _defaults(context: click.Context, _: click.Parameter, path: str | None) -> s
 def _own_options(command: click.Command) -> list[click.Parameter]:
     """What says how a server runs, and not which task it serves."""
     task = {each.name for each in run_options(click.Command("task")).params}
-    return [each for each in command.params if each.name not in task | {"as_json", "help"}]
+    return [each for each in command.params if each.name not in task | {"named", "as_json", "help"}]
 
 
 for _each in serve.params:
     if _each.name == "config_file":  # read first, so that the others' defaults can come from it
         _each.is_eager, _each.callback = True, _defaults
-
-
-def _resume(folder: Path | None, options: dict[str, Any]) -> tuple[Path, "RunConfig"]:
-    """The folder and its configuration; a folder that was served before must be asked for the same again."""
-    from kbdfl.errors import ConfigError
-    from kbdfl.run import RunConfig
-
-    asked = any(value is not None for value in options.values())
-    if folder is None:
-        config = config_from(options)
-        folder = Path("runs") / f"serve-{config.settings.preset}"
-    kept = folder / CONFIG
-    if not kept.is_file():
-        return folder, config_from(options)
-    before = RunConfig.load(kept)
-    if not asked:
-        return folder, before
-    config = config_from(options if options["config_file"] else options | {"config_file": str(kept)})
-    if config != before:
-        raise ConfigError(f"{folder} holds a run with another configuration; choose another --folder")
-    return folder, config
-
-
-def _logs(config: "RunConfig", *, evaluate: bool) -> tuple["Source | None", Any]:
-    """The source of held-out users if recall is measured; training texts if the words come from them."""
-    from kbdfl.device_sim.population import Population, open_logs
-
-    settings = config.settings
-    counted = settings.vocabulary != "public"
-    if not evaluate and not counted:
-        return None, ()
-    source = open_logs(settings.source, seed=settings.seed, devices=settings.devices)
-    texts = Population(source, devices=settings.devices).texts() if counted else ()
-    return (source if evaluate else None), texts
-
-
-def _background(
-    config: "RunConfig",
-    built: "Built",
-    source: "Source | None",
-    *,
-    store: "SqliteStore",
-    export_every: int,
-) -> "Background":
-    """What the server does beside its rounds: recall on the source's held-out users, and bundles."""
-    from kbdfl.device_sim.population import held_out_sentences
-    from kbdfl.export.run import bundle_facts
-    from kbdfl.metrics import evaluation_set, recall
-    from kbdfl.run import checkpoint_facts
-    from kbdfl.server.bundles import write_precisions
-    from kbdfl.server.service import Background
-
-    settings, shape = config.settings, built.task.config
-    held_out = None
-    if source is not None:
-        sentences = held_out_sentences(
-            source, built.vocabulary, words=settings.evaluate_words, seed=settings.seed
-        )
-        held_out = evaluation_set(sentences)
-
-    def evaluate(params: "np.ndarray") -> dict[str, float]:
-        return recall(params, shape, held_out)
-
-    def export(params: "np.ndarray", folder: Path, *, round: int, version: int) -> None:
-        rows, _ = store.metrics(since=0)
-        facts = bundle_facts(checkpoint_facts(config, built, round=round, version=version), rows)
-        write_precisions(folder, params=params, config=shape, vocabulary=built.vocabulary, facts=facts)
-
-    return Background(
-        evaluate=evaluate if held_out is not None else None,
-        evaluate_every=settings.evaluate_every,
-        export=export,
-        export_every=export_every,
-    )

@@ -117,6 +117,7 @@ def _run(
     from kbdfl.device_sim.population import Population, held_out_sentences, open_logs
     from kbdfl.device_sim.simulate import Simulation
     from kbdfl.metrics import evaluation_set
+    from kbdfl.privacy import FileBooks, statement
     from kbdfl.report import finish_run
     from kbdfl.run import RunFolder, build_task, checkpoint_facts
 
@@ -129,14 +130,17 @@ def _run(
     )
     kind = Storm if settings.faults == "storm" else Simulation
     simulation = kind(config, built, population, engine=engine, held_out=held_out)
+    begun = folder is not None
     if folder is None:
         folder = RunFolder.create(runs, name, default=f"simulate-{settings.preset}")
         folder.write_config(config.to_toml())
-        keeper, done = Keeper(folder, simulation, every_s=snapshot_s), 0
-        keeper.begin()
-    else:
-        keeper = Keeper(folder, simulation, every_s=snapshot_s)
+    books = FileBooks(folder.path)
+    simulation.keep_books(books)
+    keeper, done = Keeper(folder, simulation, every_s=snapshot_s), 0
+    if begun:
         done = keeper.resume()
+    else:
+        keeper.begin()
     with progress(total=config.rule.rounds, initial=done, unit="round", desc="simulate") as bar:
         try:
             _play(simulation, keeper, bar)
@@ -146,6 +150,8 @@ def _run(
             ) from None
     coordinator = simulation.coordinator
     facts = checkpoint_facts(config, built, round=coordinator.round - 1, version=coordinator.version)
+    if rows := books.rows():
+        facts["privacy"] = statement(rows[-1])
     try:
         checkpoint = folder.save(coordinator.published, built, facts)
         folder.write_fleet(simulation.facts())
@@ -156,6 +162,8 @@ def _run(
     if coordinator.phase == "open":  # its days were over before its rounds
         summary |= simulation.measure()
     said = {"run": str(folder.path), "devices": len(population), "checkpoint": str(checkpoint)} | summary
+    if rows:
+        said["privacy"] = facts["privacy"]
     if isinstance(simulation, Storm):
         said["faults"] = dict(simulation.happened)
     return said

@@ -1,7 +1,7 @@
 """Forms in which an update travels: steps, the chains that they make, and the chains that have a name.
 
 A chain is written as its steps from the device to the wire, `topk:0.05+int4`: a name, and after a colon the
-fraction that it keeps, if it takes one.
+fraction that it keeps, if it takes one; `fixed:3` has levels of ±3 instead of ±127.
 """
 
 import re
@@ -61,12 +61,20 @@ def upload_chain(upload: str, clip_norm: float = 0.0) -> tuple[Transform, ...]:
         raise ConfigError(f"upload must have at most {LONGEST} characters, got {len(upload)}")
     chain: tuple[Transform, ...] = ()
     for written in UPLOADS.get(upload, upload).split("+"):
-        if written == Fixed.name:
-            chain += (Fixed(clip_norm, prod(step.kept for step in chain)),)
+        if written.partition(":")[0] == Fixed.name:
+            chain += (Fixed(clip_norm, prod(step.kept for step in chain), *_levels(written)),)
         else:
             chain += (_step(written),)
     check_chain(chain)
     return chain
+
+
+def _levels(written: str) -> tuple[int, ...]:
+    """Of a step `fixed` or `fixed:LEVELS`: the levels, if it says how many."""
+    _, colon, levels = written.partition(":")
+    if colon and re.fullmatch("[0-9]{1,3}", levels) is None:
+        raise ConfigError(f"fixed must be written fixed, or fixed:3 for levels of ±3, got {written!r}"[:200])
+    return (int(levels),) if colon else ()
 
 
 def _step(written: str) -> Transform:

@@ -1,7 +1,10 @@
-// The live dashboard: polls /v1/status and /v1/metrics once a second and redraws what has changed.
+// The live dashboard: polls the task's status and metrics once a second and redraws what has changed.
+import { API } from "./task.js";
+
 const Plotly = window.Plotly;
 const POLL_MS = 1000;
 const LATEST = 8;
+const KEYBOARD = document.querySelector("nav a[data-page=keyboard]").href;
 const $ = (id) => document.getElementById(id);
 const rounds = new Map(); // round -> metrics row; a row comes again when its recall has been measured
 let since = 0;
@@ -203,7 +206,7 @@ function showStatus(status) {
         `model.onnx, ${precision}`, bytes(model.bytes), `sha256 ${model.sha256}`,
       ]),
     ]);
-    $("bundle-note").replaceChildren("Runs as ONNX; try it on the ", element("a", "keyboard", { href: "/keyboard" }), ".");
+    $("bundle-note").replaceChildren("Runs as ONNX; try it on the ", element("a", "keyboard", { href: KEYBOARD }), ".");
   }
   const failures = Object.entries(status.failures);
   set("failure", failures.length ? `In the background failed: ${failures.map(([kind, text]) => `${kind} (${text})`).join("; ")}` : "");
@@ -216,7 +219,7 @@ async function json(url) {
 }
 async function poll() {
   try {
-    const [status, metrics] = await Promise.all([json("/v1/status"), json(`/v1/metrics?since=${since}`)]);
+    const [status, metrics] = await Promise.all([json(`${API}/status`), json(`${API}/metrics?since=${since}`)]);
     if (metrics.next < since) rounds.clear(); // another run is served at this address now
     for (const row of metrics.rounds) rounds.set(row.round, row);
     since = metrics.next;

@@ -1,5 +1,7 @@
 // What the page keeps from one visit to the next: localStorage, or this visit only where the browser forbids that.
-const PREFIX = "kbdfl.";
+import { API } from "./task.js";
+
+const PREFIX = API === "/v1" ? "kbdfl." : `kbdfl@${API.split("/").at(-1)}.`; // each task's keyboard has its own
 
 function storage() {
   try {

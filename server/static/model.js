@@ -5,9 +5,10 @@
 //
 // After openModel nothing asks the network. Where the server has no onnxruntime-web, or the browser cannot run it,
 // `model.where` is "server", `model.reason` says why, there is no `run`, and suggest.js asks the server for words.
+import { API } from "./task.js";
 import { Tokens } from "./tokens.js";
 
-const LATEST = "/v1/models/latest";
+const LATEST = `${API}/models/latest`;
 const WASM = "ort-wasm-simd-threaded.wasm"; // stands beside the module
 const ATTEMPTS = 3; // a bundle may be replaced between its manifest and its files
 const WINDOW = 64; // of a long text the model sees the last 64 to 127 words, as kbdfl/export/predictor.py

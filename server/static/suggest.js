@@ -6,6 +6,7 @@
 // Logits depend on committed words only: a typed letter filters what the model has said already.
 import { cased } from "./casing.js";
 import { logSum } from "./softmax.js";
+import { API } from "./task.js";
 import { SPECIALS } from "./tokens.js";
 
 const REMEMBERED = 1000; // latencies
@@ -90,7 +91,7 @@ export class Suggester {
 
   async #ask(text, k) {
     const count = Math.min(MOST, k + this.blocked.size);
-    const response = await fetch("/v1/predict", {
+    const response = await fetch(`${API}/predict`, {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ text: Array.from(text).slice(-LONGEST).join(""), count }),

@@ -63,3 +63,41 @@ def test_a_presets_summable_share_is_the_default_size(kbdfl):
 )
 def test_bad_options_are_one_line(refused, options, reason):
     assert reason in refused("bench", "secagg", *options)
+
+
+def test_a_round_over_http_is_counted_at_the_socket(kbdfl):
+    options = [
+        "--http",
+        "--n",
+        8,
+        "--dropout",
+        0.25,
+        "--before",
+        "any",
+        "--preset",
+        "tiny",
+        "--phase-deadline-s",
+        1,
+    ]
+    code, out, err = kbdfl("bench", "secagg", *options, "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    # One of the two is silent before it shares, the other before it gives words.
+    assert (result["status"], result["survivors"], result["silent"]) == ("committed", 6, 2)
+    assert (result["outcomes"]["reported"], result["outcomes"]["dropped"]) == (6, 2)
+    assert result["train_loss"] > 0
+    assert 0 < result["message_up_bytes"] < result["socket_up_bytes"]
+    assert result["socket_down_bytes"] > 4 * 12_000  # the model
+    assert result["device_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--http", "--words", "9"], "--words must come without --http"),
+        (["--phase-deadline-s", "9"], "--phase-deadline-s must come with --http"),
+        (["--http", "--n", "10", "--dropout", "0.5"], "of 10 phones at least 7 must stay, got 5"),
+    ],
+)
+def test_what_does_not_go_with_http_is_refused(refused, options, reason):
+    assert reason in refused("bench", "secagg", *options)

@@ -96,6 +96,22 @@ def test_no_server_there_is_one_line(refused, tmp_path, monkeypatch):
     assert not (tmp_path / "runs").exists()
 
 
+def test_phones_of_a_population_find_its_tasks(server, kbdfl, refused, tmp_path):
+    to = ("fleet", "--server", server, *SAME, "--runs", tmp_path)
+    line = refused(*to, "--population", "nobody")
+    assert f"population must be one that {server} serves (default), got nobody" in line
+    assert not list(tmp_path.iterdir())
+    code, out, _ = kbdfl(*to, "--population", "default", "--json")
+    assert code == 0
+    assert json.loads(out)["committed"] == 4
+
+
+def test_phones_that_are_to_be_summed_unseen_find_no_task_where_none_is(server, refused, tmp_path):
+    line = refused("fleet", "--server", server, *SAME, "--runs", tmp_path, "--require-secure")
+    assert "no task there sums updates unseen" in line
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_logs_and_names_are_one_line(refused, server, tmp_path):
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "taken").mkdir()

@@ -14,6 +14,8 @@ def guard(**changes):
         "limit_check_in": None,
         "limit_login": "10/minute",
         "trusted_proxy": None,
+        "tls_certificate": None,
+        "tls_key": None,
     }
     return Guard(**(fields | changes))
 

@@ -21,6 +21,7 @@ from kbdfl.algorithms import (
     TrimmedMean,
     Uniform,
 )
+from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.cli.options import SERVER_RATES, config_from, run_options
 from kbdfl.errors import ConfigError
 from kbdfl.model import PRESETS
@@ -91,6 +92,25 @@ def test_the_way_down_and_the_way_up_by_name():
         config("--download-steps", 2)
     with pytest.raises(ConfigError, match="partial_model needs report_words > 0"):
         config("--partial-model")
+
+
+def test_secure_aggregation_brings_an_upload_and_weights_that_can_be_summed(tmp_path):
+    asked = ["--secure", "--update-clip-norm", 1, "--cohort", 40, "--min-reports", 33]
+    made = config(*asked, "--secure-devices", 36, "--secure-dropout", 0.25, "--phase-deadline-s", 9).algorithm
+    assert made.secure == SecureAggregation(True, devices=36, dropout=0.25, phase_deadline_s=9.0)
+    assert (made.upload, made.weights) == ("summable", "uniform")
+    fewer = "rotate-shared+shared:0.125+fixed:3"
+    assert config(*asked, "--upload", fewer).algorithm.upload == fewer
+    file = tmp_path / "config.toml"
+    file.write_text(config(*asked, "--upload", fewer).to_toml())
+    again = config("--config", file, "--phase-deadline-s", 4).algorithm
+    assert (again.upload, again.secure.on, again.secure.phase_deadline_s) == (fewer, True, 4.0)
+    with pytest.raises(ConfigError, match="update_clip_norm must be > 0 with fixed"):
+        config("--secure")
+    with pytest.raises(ConfigError, match="phase_deadline_s must come with secure aggregation"):
+        config("--phase-deadline-s", 9)
+    with pytest.raises(ConfigError, match="int8 differs from phone to phone"):
+        config(*asked, "--upload", "int8")
 
 
 def test_scaffold_by_name_or_by_option():

@@ -1,5 +1,6 @@
 """A source of a few short messages, phones' assignments, and a real server on a loopback port."""
 
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -79,6 +80,9 @@ def assignment(vocabulary, model, params):
         round_seed=7,
         deadline_s=60.0,
         max_report_bytes=100_000,
+        participations=0,
+        separation=0,
+        secure=False,
     )
 
 
@@ -158,6 +162,7 @@ def served(tmp_path, texts, run_config):
         algorithm=None,
         client=None,
         mode=None,
+        clock=time.monotonic,
         **rule,
     ):
         config = run_config(rule=rule)
@@ -190,7 +195,7 @@ def served(tmp_path, texts, run_config):
         )
         coordinator = Coordinator(built.task, built.params, store=store, random=np.random.default_rng(1))
         (folder / "config.toml").write_text(config.to_toml())
-        service = TaskService(coordinator, store, background=background)
+        service = TaskService(coordinator, store, background=background, clock=clock)
         service.start()
         try:
             with serving.running(wrap(create_app(service)), traffic=service.traffic) as server:

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -15,9 +16,11 @@ from kbdfl.device_sim.agent import Phone, ServerClient, wait_for_vocabulary
 from kbdfl.device_sim.control import ControlStore
 from kbdfl.device_sim.runtime import Budget
 from kbdfl.device_sim.store import TypingLog
+from kbdfl.device_sim.taken import Taken
 from kbdfl.downlink import Held
 from kbdfl.errors import KbdflError, ModelError, ServerUnavailable, WireError
 from kbdfl.kernels.train import Workspace
+from kbdfl.privacy import Parts
 from kbdfl.wire import decode_model, encode_model
 
 
@@ -534,13 +537,14 @@ def test_a_phone_that_holds_another_model_under_the_same_version_fetches_it_anew
     with served(algorithm=algorithm, cohort=1, over_selection=1.0, rounds=5) as (_, url):
         phone = new_phone(url)
         assert cycle(phone).outcome == "reported"
-        task, held = phone._held
+        work = phone._works.at("/v1")
+        task, held = work.held
         levels = held.grid.levels.copy()
         levels[:5] = 3 - levels[:5] // 2
-        phone._held = task, Held(held.version, Grid(levels, held.grid.exponents))
+        work.held = task, Held(held.version, Grid(levels, held.grid.exponents))
         with pytest.raises(ModelError, match="sha256"):
             cycle(phone)
-        assert phone._held is None
+        assert work.held is None
         assert cycle(phone).outcome == "reported"
 
 
@@ -562,3 +566,17 @@ def test_a_part_of_another_body_or_place_is_refused(served, new_phone):
         phone = new_phone(url)
         with pytest.raises(WireError, match="another range or body than asked for"):
             cycle(phone)
+
+
+def test_a_phone_declines_a_part_that_privacy_does_not_allow(impostor, log, vocabulary, params, assignment):
+    """A server that forgot the phone asks it again, two versions later, where one part in five was promised."""
+    taken = Taken(kept={assignment.task: Parts(1, assignment.version - 2)})
+    promised = replace(assignment, separation=5, participations=9)
+    model = encode_model(params, version=promised.version, spec_hash=promised.spec)
+    answers = {"/v1/check-in": whole(promised), f"/v1/models/{promised.version}": model}
+    client = ServerClient(impostor(answers=answers))
+    client.enrol = lambda public_key, token: "ann"
+    declined = cycle(Phone(client, log, vocabulary, taken=taken))
+    assert declined.outcome == "declined"
+    assert "one part in 5 versions" in declined.detail
+    assert taken.kept[assignment.task].count == 1

@@ -26,10 +26,13 @@ ASSIGNMENT = Assignment(
     round_seed=2**64 - 2,
     deadline_s=119.99999999999999,
     max_report_bytes=70_000,
+    participations=4,
+    separation=500,
+    secure=False,
 )
 TEXTS = {"task", "model_sha256", "spec", "vocabulary", "upload", "download"}
-NUMBERS = {"round", "version", "seed", "round_seed", "max_report_bytes"}
-BOOLEANS = {"partial_work", "partial_model"}
+NUMBERS = {"round", "version", "seed", "round_seed", "max_report_bytes", "participations", "separation"}
+BOOLEANS = {"partial_work", "partial_model", "secure"}
 FLOATS = {"update_clip_norm", "deadline_s", "clip_norm", "momentum", "proximal"}
 FLOATS |= {"learning_rate", "final_learning_rate"}
 PLACES = [

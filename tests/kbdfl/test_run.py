@@ -26,9 +26,11 @@ from kbdfl.algorithms import (
     TrimmedMean,
     Uniform,
 )
+from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.model import PRESETS
 from kbdfl.params import load_checkpoint
+from kbdfl.privacy import Privacy
 from kbdfl.run import Built, RunConfig, RunFolder, Settings, build_task, checkpoint_facts
 from kbdfl.task import RoundRule
 from kbdfl.text import Vocabulary
@@ -125,12 +127,24 @@ def test_the_file_holds_every_field():
     assert set(document["client"]) == {field.name for field in fields(ClientRule)}
     assert set(document["round"]) == {field.name for field in fields(RoundRule)}
     assert set(document["server"]) == {"rule"} | {field.name for field in fields(FedAdam)}
-    elsewhere = {"client", "server", "upload", "download", "aggregate", "mode", "selection"}
+    elsewhere = {
+        "client",
+        "server",
+        "upload",
+        "download",
+        "aggregate",
+        "mode",
+        "selection",
+        "privacy",
+        "secure",
+    }
     algorithm = {field.name for field in fields(Algorithm)} - elsewhere
     assert document["aggregate"] == {"rule": "mean"}
     assert document["mode"] == {"rule": "synchronous"}
     assert set(document["download"]) == {field.name for field in fields(Download)}
     assert document["selection"] == {"rule": "uniform", "min_separation": 0}
+    assert set(document["secure"]) == {field.name for field in fields(SecureAggregation)}
+    assert set(document["privacy"]) == {field.name for field in fields(Privacy)}
     assert set(document["upload"]) == algorithm | {"codec"}
 
 
@@ -231,6 +245,16 @@ def test_a_vocabulary_counted_on_the_users_shapes_the_model_and_says_so():
 def test_a_vocabulary_cannot_be_counted_on_nothing():
     with pytest.raises(DataError, match="hold no words"):
         build_task(tiny(vocabulary="training-users"))
+
+
+def test_a_secure_task_says_that_no_update_was_readable():
+    secure = Algorithm(
+        upload="summable", update_clip_norm=1.0, weights="uniform", secure=SecureAggregation(on=True)
+    )
+    config = RunConfig(Settings(preset="tiny"), secure, RoundRule(cohort=40, min_reports=33))
+    facts = checkpoint_facts(config, build_task(config), round=0, version=0)
+    assert "no single update was readable; the server saw sums over at least 33 phones" in facts["privacy"]
+    assert "privacy" not in checkpoint_facts(RunConfig(), build_task(RunConfig()), round=0, version=0)
 
 
 def test_checkpoint_facts_suffice_to_export(tmp_path):

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,25 +16,36 @@ from kbdfl.export.bundle import write_bundle
 from kbdfl.identity import device_id, generate_key, public_key, sign_request
 from kbdfl.model import CifgConfig, init_params
 from kbdfl.rng import stream
+from kbdfl.server.administration import Administration, TaskAdministration
 from kbdfl.server.app import create_app
 from kbdfl.server.service import Background, TaskService
 from kbdfl.server.store import SqliteStore
+from kbdfl.server.tasks import ServedTask, Tasks
 from kbdfl.task import RoundRule, Task
 from kbdfl.text import Vocabulary
 from kbdfl.transform import Draws, encode_chain
 from kbdfl.wire import encode_report
+from tests.server import cluster
 
 WORDS = "the you i to and see sea seen seem later hello how are we be there tomorrow thanks on at home"
 NOW = 1_800_000_000.0  # the wall clock of these tests
 PATIENCE_S = 20.0
 
 
-def make_task(vocabulary: Vocabulary, *, mode: Mode | None = None, **rule) -> Task:
+def make_task(
+    vocabulary: Vocabulary,
+    *,
+    name: str = "test keyboard",
+    hidden: int = 6,
+    mode: Mode | None = None,
+    algorithm: Algorithm | None = None,
+    **rule,
+) -> Task:
     rule = {"cohort": 2, "over_selection": 1.5, "min_reports": 1, "deadline_s": 30.0, "rounds": 3} | rule
     return Task(
-        name="test keyboard",
-        config=CifgConfig(vocab=len(vocabulary), embed=4, hidden=6),
-        algorithm=Algorithm(server=FedAdam(), mode=mode or Synchronous()),
+        name=name,
+        config=CifgConfig(vocab=len(vocabulary), embed=4, hidden=hidden),
+        algorithm=algorithm or Algorithm(server=FedAdam(), mode=mode or Synchronous()),
         rule=RoundRule(**rule),
         vocabulary_sha256=vocabulary.sha256,
         seed=1,
@@ -52,10 +64,11 @@ class Clock:
 
 @dataclass
 class Phone:
-    """Speaks to a Flask test client as a phone speaks to the server."""
+    """Speaks to a Flask test client as a phone speaks to the server; the addresses of its task begin with `base`."""
 
     client: object
     key: bytes = field(default_factory=generate_key)
+    base: str = "/v1"
 
     @property
     def id(self) -> str:
@@ -63,7 +76,7 @@ class Phone:
 
     def enrol(self) -> "Phone":
         body = {"public_key": base64.b64encode(public_key(self.key)).decode()}
-        answer = self.client.post("/v1/enrol", json=body)
+        answer = self.client.post(f"{self.base}/enrol", json=body)
         assert answer.status_code == 200, answer.json
         return self
 
@@ -72,9 +85,13 @@ class Phone:
         headers = signature | (headers or {})
         return self.client.open(path, method=method, data=body, headers=headers, **more)
 
-    def check_in(self) -> dict:
-        answer = self.signed("POST", "/v1/check-in")
+    def check_in(self, population: str | None = None) -> dict:
+        """What is answered; one that belongs to a population works for the task that this names, from then on."""
+        offer = b"" if population is None else json.dumps({"population": population}).encode()
+        path = f"{self.base}/check-in" if population is None else "/v1/check-in"
+        answer = self.signed("POST", path, offer, content_type="application/json")
         assert answer.status_code == 200, answer.json
+        self.base = answer.json.get("base", self.base)
         return answer.json
 
     def frame(self, assignment: dict, algorithm: Algorithm, *, size: int, seed: int = 0, **changes) -> bytes:
@@ -97,11 +114,13 @@ class Phone:
 
     def report(self, number: int, frame: bytes, **more):
         more = {"content_type": "application/octet-stream"} | more
-        return self.signed("POST", f"/v1/rounds/{number}/report", frame, **more)
+        return self.signed("POST", f"{self.base}/rounds/{number}/report", frame, **more)
 
-    def take_part(self, service: TaskService, *, seed: int = 0) -> tuple[dict, bytes]:
+    def take_part(
+        self, service: TaskService, *, seed: int = 0, population: str | None = None
+    ) -> tuple[dict, bytes]:
         """Check in and report; the assignment and the frame."""
-        assignment = self.check_in()
+        assignment = self.check_in(population)
         assert assignment["status"] == "assigned", assignment
         task = service.task
         frame = self.frame(assignment, task.algorithm, size=task.config.spec.size, seed=seed)
@@ -113,6 +132,22 @@ class Phone:
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     return Vocabulary.of_words(WORDS.split(), "the words of a test")
+
+
+@pytest.fixture(scope="session")
+def postgres_server():
+    """The address of a PostgreSQL, which tests make databases in."""
+    if why := cluster.missing():
+        pytest.skip(why)
+    with cluster.running() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(postgres_server):
+    """The address of an empty database."""
+    with cluster.database(postgres_server) as url:
+        yield url
 
 
 @pytest.fixture
@@ -139,6 +174,42 @@ def make_service(tmp_path, vocabulary, clock):
     yield make
     for service in services:
         service.close()
+
+
+@pytest.fixture
+def make_tasks(tmp_path, vocabulary, clock):
+    """Several tasks in one folder: `make_tasks(en={"hidden": 8, "cohort": 1}, de={})`; closed at the end."""
+    closing = ExitStack()
+
+    def make(*, folder=tmp_path / "several", background: Background | None = None, **given) -> Tasks:
+        folder.mkdir(parents=True, exist_ok=True)
+        server = Administration(folder, wall_clock=lambda: NOW)
+        closing.callback(server.close)
+        served = []
+        for name, of in given.items():
+            rule = dict(of)
+            population, begins = rule.pop("population", name), rule.pop("begins", "open")
+            task = make_task(vocabulary, name=name, **rule)
+            store = SqliteStore(folder / "tasks" / name, task.config.spec)
+            params = init_params(task.config, seed=1)
+            coordinator = Coordinator(task, params, store=store, random=np.random.default_rng(1))
+            own = TaskAdministration(server, name=name, begins=begins)
+            service = TaskService(
+                coordinator,
+                store,
+                background=background,
+                administration=own,
+                clock=clock,
+                wall_clock=lambda: NOW,
+            )
+            closing.callback(service.close)
+            service.start()
+            served.append(ServedTask(name, population, service))
+        return Tasks(served, folder=folder)
+
+    make.close = closing.close
+    yield make
+    closing.close()
 
 
 @pytest.fixture
@@ -184,7 +255,7 @@ def phone(client) -> Phone:
 @pytest.fixture
 def new_phone():
     """Enrolled phones that speak through a client."""
-    return lambda client: Phone(client).enrol()
+    return lambda client, base="/v1": Phone(client, base=base).enrol()
 
 
 @pytest.fixture

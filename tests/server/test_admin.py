@@ -43,7 +43,7 @@ def api(client, token):
 
 @pytest.fixture
 def log(service):
-    return lambda: [entry["what"] for entry in audit_log.entries(service.administration.records)][::-1]
+    return lambda: [entry["what"] for entry in audit_log.entries(service.administration.server.records)][::-1]
 
 
 ADDRESSES = [
@@ -175,7 +175,7 @@ def test_a_roll_back_abandons_the_round_and_goes_on_from_the_version_chosen(make
         ("committed", 2),
         ("abandoned", 3),
     ]
-    told = audit_log.entries(service.administration.records)[2::-1]
+    told = audit_log.entries(service.administration.server.records)[2::-1]
     assert [entry["what"] for entry in told] == ["roll back", "round abandoned", "round opened"]
     assert (told[0]["to"], told[0]["before"]) == (1, 2)
 
@@ -231,7 +231,7 @@ def test_rounds_are_listed_with_the_reasons_for_refusals(phone, play, new_phone,
     assert [entry["what"] for entry in entries] == ["round opened", "round committed", "round opened"]
     assert api("GET", "audit-log?before=2").json["entries"] == entries[2:]
     assert api("GET", "audit-log?before=-1").status_code == 400
-    assert audit_log.verify(service.administration.records).entries == 3
+    assert audit_log.verify(service.administration.server.records).entries == 3
 
 
 def test_what_a_killed_server_could_not_write_down_is_written_by_the_next(
@@ -243,13 +243,13 @@ def test_what_a_killed_server_could_not_write_down_is_written_by_the_next(
     play(other)
     service.close()
     again = make_service()
-    entries = audit_log.entries(again.administration.records)[::-1]
+    entries = audit_log.entries(again.administration.server.records)[::-1]
     assert [(entry["what"], entry["round"]) for entry in entries] == [
         ("round opened", 0),
         ("round committed", 0),
         ("round opened", 1),
     ]
-    assert audit_log.verify(again.administration.records).entries == 3
+    assert audit_log.verify(again.administration.server.records).entries == 3
 
 
 def form_token(page) -> str:
@@ -304,7 +304,7 @@ def test_a_form_of_another_site_does_nothing(client, logged_in, service, path):
         assert "the form is not of this session" in answer.text
     assert client.post(f"/admin/{path}").status_code == 403
     assert service.status()["state"] == "open"
-    assert service.administration.registry.counts()["unused_tokens"] == 0
+    assert service.administration.server.registry.counts()["unused_tokens"] == 0
     assert "Log out" in client.get("/admin").text
 
 
@@ -315,7 +315,7 @@ def test_the_page_does_what_the_api_does(logged_in, client, service, phone, log)
     made = logged_in("tokens", count="2")
     assert len(re.findall("^[0-9a-f]{32}$|>[0-9a-f]{32}$|^[0-9a-f]{32}<", made.text, re.MULTILINE)) == 2
     assert logged_in("revoke", device=phone.id).status_code == 303
-    assert service.administration.registry.revoked(phone.id)
+    assert service.administration.server.registry.revoked(phone.id)
     for path, fields, wrong in (
         ("tokens", {"count": "x"}, "count must be a whole number"),
         ("task/roll-back", {"version": "7"}, "versions [] are kept, not 7"),

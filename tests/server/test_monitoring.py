@@ -15,7 +15,9 @@ def scrape():
         assert answer.status_code == 200
         assert answer.content_type.startswith("text/plain; version=")
         families = text_string_to_metric_families(answer.text)
-        return {(s.name, *sorted(s.labels.values())): s.value for f in families for s in f.samples}
+        samples = [sample for family in families for sample in family.samples]
+        assert {sample.labels.pop("task", "default") for sample in samples} == {"default"}
+        return {(s.name, *sorted(s.labels.values())): s.value for s in samples}
 
     return read
 

@@ -13,7 +13,10 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 from werkzeug.wrappers import Request
 
+from kbdfl.algorithms import Algorithm
+from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.identity import Signer, generate_key, public_key
+from kbdfl.secagg import Device, Floors, Terms
 from kbdfl.server.app import create_app
 from kbdfl.server.credentials import Credentials
 from kbdfl.server.openapi import document
@@ -28,9 +31,7 @@ CHECKS = [
 ]
 FOR_PEOPLE = {"pages", "static"}  # the run's pages and what they load
 PASSWORD = "correct horse battery"
-EXAMPLES = settings(
-    max_examples=20, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)  # of an operation
+EXAMPLES = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
 
 def asked(app):
@@ -104,22 +105,25 @@ def checked():
     return make
 
 
-def test_whatever_succeeds_answers_as_it_is_written(make_service, background, new_phone, checked):
+@pytest.mark.parametrize("task", ["", "/tasks/default"])
+def test_whatever_succeeds_answers_as_it_is_written(make_service, background, new_phone, checked, task):
     service = make_service(background=background[0], rounds=9)
     (service.folder / "config.toml").write_text("seed = 1")
     token, _ = Credentials(service.folder).new_token(), Credentials(service.folder).set_password(PASSWORD)
     app = create_app(service)
     client, succeeded = checked(app)
 
-    one, two, three = (new_phone(client) for _ in range(3))
+    base, about, forms = f"/v1{task}", f"/v1/admin{task or '/task'}", f"/admin{task}"
+    one, two, three = (new_phone(client, base=base) for _ in range(3))
     assignment = one.check_in()
-    version = assignment["version"]
-    whole = one.signed("GET", f"/v1/models/{version}")
-    for path in (f"/v1/models/{version}", f"/v1/models/{version}/from/0"):
+    assert one.check_in("default") == assignment | {"base": "/v1"}
+    one.base, version = base, assignment["version"]
+    whole = one.signed("GET", f"{base}/models/{version}")
+    for path in (f"{base}/models/{version}", f"{base}/models/{version}/from/0"):
         for header in ({"Range": "bytes=5-"}, {"If-None-Match": whole.headers["ETag"]}, {"Range": "bytes=x"}):
             one.signed("GET", path, headers=header)
-    one.signed("GET", f"/v1/models/{version}/control")
-    one.signed("GET", "/v1/rounds/0/model")
+    one.signed("GET", f"{base}/models/{version}/control")
+    one.signed("GET", f"{base}/rounds/0/model")
     _, frame = one.take_part(service)
     one.report(0, frame)
     one.report(3, frame)
@@ -132,42 +136,70 @@ def test_whatever_succeeds_answers_as_it_is_written(make_service, background, ne
     assert service.wait_settled(20)
 
     for path in ("status", "metrics?since=0", "metrics/0/traffic", "config", "checkpoint", "models/latest"):
-        client.get(f"/v1/{path}")
+        client.get(f"{base}/{path}")
     for name in ("model.onnx", "manifest.json", "tokenizer.json", "int8/model.onnx", "no"):
-        client.get(f"/v1/models/latest/{name}")
-    client.post("/v1/predict", json={"text": "see you "})
-    for path in ("/healthz", "/readyz", "/metrics", "/v1/openapi.json"):
+        client.get(f"{base}/models/latest/{name}")
+    client.post(f"{base}/predict", json={"text": "see you "})
+    for path in ("/healthz", "/readyz", "/metrics", "/v1/openapi.json", "/v1/tasks"):
         client.get(path)
 
     bearer = {"headers": {"Authorization": f"Bearer {token}"}}
-    client.get("/v1/admin/task")
-    for path in ("task", "rounds", "rounds?before=2", "audit-log"):
+    client.get(about)
+    for path in (about, f"/v1/admin{task}/rounds", f"/v1/admin{task}/rounds?before=2"):
+        client.get(path, **bearer)
+    for path in ("tasks", "audit-log"):
         client.get(f"/v1/admin/{path}", **bearer)
-    for act in ("pause", "pause", "resume"):
-        client.post(f"/v1/admin/task/{act}", **bearer)
+    for act in ("pause", "pause", "start"):
+        client.post(f"{about}/{act}", **bearer)
     client.post("/v1/admin/tokens", json={"count": 2}, **bearer)
     client.post(f"/v1/admin/devices/{three.id}/revoke", **bearer)
-    client.post("/v1/admin/task/roll-back", json={"version": 2}, **bearer)
+    client.post(f"{about}/roll-back", json={"version": 2}, **bearer)
 
     def form(path, **fields):
-        shown = client.get("/admin").text
+        shown = client.get(forms).text
         (form_token, *_) = re.findall(r'name="form_token" value="([0-9a-f]+)"', shown)
-        return client.post(f"/admin/{path}", data={"form_token": form_token} | fields)
+        return client.post(path, data={"form_token": form_token} | fields)
 
-    form("log-in", password="wrong")
-    form("log-in", password=PASSWORD)
-    form("task/stop")
-    form("tokens", count="2")
-    form("revoke", device=two.id)
-    form("revoke", device="nobody")
-    assert two.signed("POST", "/v1/check-in").status_code == 403
+    form(f"{forms}/log-in", password="wrong")
+    form(f"{forms}/log-in", password=PASSWORD)
+    form(f"/admin{task or '/task'}/stop")
+    form("/admin/tokens", count="2")
+    form("/admin/revoke", device=two.id)
+    form("/admin/revoke", device="nobody")
+    assert two.signed("POST", f"{base}/check-in").status_code == 403
     assert one.check_in() == {"status": "finished"}
-    form("task/resume")
-    form("task/roll-back", version=str(service.kept_versions()[0]))
-    form("log-out")
+    form(f"/admin{task or '/task'}/resume")
+    form(f"/admin{task or '/task'}/roll-back", version=str(service.kept_versions()[0]))
+    form("/admin/log-out")
 
-    elsewhere = {"/v1/models/{version}/control", "/v1/rounds/{number}/model"}  # other tasks have these
-    assert {path for path, _ in succeeded} == document(app)["paths"].keys() - elsewhere
+    wanted = {path for path in document(app)["paths"] if ("{task}" in path) == bool(task)}
+    wanted = {
+        path
+        for path in wanted
+        if not path.endswith(("/control", "/{number}/model")) and "/secure/" not in path
+    }  # other tasks have these
+    assert {path for path, _ in succeeded} >= wanted
+    assert len(wanted) > 20
+
+
+@pytest.mark.parametrize("task", ["", "/tasks/default"])
+def test_a_session_of_secure_aggregation_answers_as_it_is_written(make_service, new_phone, checked, task):
+    secure = SecureAggregation(on=True, devices=3, phase_deadline_s=2.0)
+    algorithm = Algorithm(upload="summable", update_clip_norm=1.0, weights="uniform", secure=secure)
+    service = make_service(algorithm=algorithm, cohort=3, over_selection=1.0, min_reports=3)
+    client, succeeded = checked(create_app(service))
+    phone = new_phone(client, base=f"/v1{task}")
+    assert phone.check_in()["secure"] is True
+    path, octets = f"/v1{task}/rounds/0/secure", {"content_type": "application/octet-stream"}
+    terms = Terms.decode(phone.signed("GET", f"{path}/terms").data)
+    assert phone.signed("GET", f"{path}/roster").status_code == 202
+    asked = {"task": terms.task, "round": 0, "model_sha256": terms.model_sha256, "words": terms.words}
+    device = Device(phone.key, seen=set(), floors=Floors(devices=3))
+    advert = device.join(terms, **asked, now=service.wall_clock()).encode()
+    assert phone.signed("POST", f"{path}/advertise", advert, **octets).status_code == 204
+    assert phone.signed("POST", f"{path}/share", advert, **octets).status_code == 400
+    template = f"/v1{'/tasks/{task}' if task else ''}/rounds/{{number}}/secure"
+    assert succeeded >= {(f"{template}/{{what}}", "get"), (f"{template}/{{step}}", "post")}
 
 
 class Known:
@@ -199,7 +231,7 @@ def operations_of(served, new_phone, monkeypatch):
     token = Credentials(service.folder).new_token()
     app = create_app(service)
     key = generate_key()
-    service.administration.registry.enrol(public_key(key), 0.0)
+    service.administration.server.registry.enrol(public_key(key), 0.0)
     monkeypatch.setattr(Sessions, "form_fits", lambda *_: True)  # as if each form came from its page
     monkeypatch.setattr(Sessions, "has", lambda *_: True)
     schema = schemathesis.openapi.from_dict(strict(app))
@@ -220,9 +252,11 @@ def test_whatever_is_sent_is_answered_as_it_is_written(operations_of, endpoint):
         if operation.path_parameters or operation.query or operation.headers or operation.body:
             anything |= operation.as_strategy(generation_mode=GenerationMode.NEGATIVE)
 
-        @EXAMPLES
+        @settings(EXAMPLES, max_examples=8 if "{task}" in operation.path else 20)
         @given(case=anything)
         def holds(case):
+            if len(str(case.path_parameters.get("task", ""))) % 4:
+                case.path_parameters["task"] = "default"
             for name, value in case.path_parameters.items():
                 if isinstance(value, int) and value % 4:  # rounds and versions that there may be
                     case.path_parameters[name] = value % 4 - 1

@@ -11,6 +11,8 @@ import urllib.request
 
 import pytest
 
+from tests.server.test_connections import certified
+
 SMALL = ["--preset", "tiny", "--source", "personas", "--devices", "20", "--rounds", "5", "--cohort", "2"]
 PATIENCE_S = 60.0
 
@@ -154,6 +156,33 @@ def test_a_guarded_server_lets_in_a_fleet_with_tokens_and_nobody_else(serve, tmp
     out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
     assert f"admin      {url}/admin" in out.splitlines()
+
+
+def test_a_fleet_learns_over_tls(serve, tmp_path):
+    certificate, key = certified(tmp_path / "tls")
+    process, url = serve(
+        *SMALL, "--no-evaluate", "--tls-certificate", str(certificate), "--tls-key", str(key)
+    )
+    assert url, process.communicate()[1]
+    secure = url.replace("http://127.0.0.1", "https://localhost")
+    command = [sys.executable, "-m", "kbdfl", "fleet", "--server", secure, "--devices", "20"]
+    command += ["--runs", str(tmp_path / "runs"), "--json"]
+
+    def fleet(**environment):
+        environment = os.environ | environment
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, env=environment)
+
+    played = fleet(SSL_CERT_FILE=str(certificate))
+    assert played.returncode == 0, played.stderr
+    assert json.loads(played.stdout)["reports"] == 10
+    stranger = fleet()
+    assert stranger.returncode == 2
+    assert stranger.stderr.count("\n") == 1
+    assert "certificate" in stranger.stderr
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    assert "https://127.0.0.1" in out
 
 
 def test_one_file_says_which_task_is_served_and_how(serve, tmp_path):

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from kbdfl.cli.bench.race import ONE_THREAD, machine
-from kbdfl.cli.common import json_option, progress, seed_option, show
+from kbdfl.cli.bench.secagg_http import over_http
+from kbdfl.cli.common import given_options, json_option, progress, seed_option, show
 
 PHASES = ("share", "mask", "confirm", "unmask")  # the step before which the missing phones fall silent
 SUMMABLE = 0.125  # of the parameters that the upload `summable` sends
@@ -41,13 +42,28 @@ SIZES = (1 << 14, 1 << 16, 1 << 17, 1 << 18, 1 << 20)
     "--value-bits", type=click.IntRange(2, 16), default=16, show_default=True,
     help="Bits of a value in the clear: levels up to 2^(bits - 1) - 1.",
 )  # fmt: skip
+@click.option(
+    "--http",
+    "by_http",
+    is_flag=True,
+    help="Instead: a real server of its own process, and phones that train.",
+)
+@click.option(
+    "--phase-deadline-s", type=click.FloatRange(0.1), default=20.0, show_default=True,
+    help="With --http: how long the server waits for phones that are silent, at each step.",
+)  # fmt: skip
 @seed_option
 @json_option
 def secagg(
-    devices: int, dropout: float, before: str, words: int | None, preset: str, value_bits: int, seed: int,
-    as_json: bool,
+    devices: int, dropout: float, before: str, words: int | None, preset: str, value_bits: int,
+    by_http: bool, phase_deadline_s: float, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
     """Bytes up against the same values in the clear, processor seconds, and whether the sum is exact to the bit."""
+    given = given_options()
+    for name in ("words", "value_bits") if by_http else ("phase_deadline_s",):
+        if name in given:
+            also = "come without --http" if by_http else "come with --http"
+            raise click.UsageError(f"{given[name]} must {also}, which decides whether it is looked at")
     os.environ.update(ONE_THREAD)  # numpy is not loaded yet
     import numpy as np
 
@@ -67,6 +83,18 @@ def secagg(
 
     gone = stream(seed, "bench", "secagg", "silent").permutation(devices)[: int(dropout * devices)].tolist()
     steps = PHASES if before == "any" else (before,)
+    if by_http:
+        facts = {
+            "bench": "secagg-http",
+            "machine": machine(),
+            "n": devices,
+            "dropout": dropout,
+            "before": before,
+        }
+        show(facts | {"preset": preset} | over_http(
+            devices=devices, gone=gone, steps=steps, preset=preset, phase_deadline_s=phase_deadline_s, seed=seed
+        ), as_json=as_json)  # fmt: skip
+        return
     silent = {step: gone[number :: len(steps)] for number, step in enumerate(steps)}
     started = time.perf_counter()
     run = rehearse(

@@ -1,0 +1,148 @@
+"""A phone's part in a session of secure aggregation: what it trained becomes words, and it plays `kbdfl.secagg.Device`.
+
+The report that training gives never leaves the phone. It asks for the next message until that is there, more and more
+rarely, and says nothing more once anything is not as it must be (`Abort`).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from kbdfl.algorithms.base import chain
+from kbdfl.algorithms.secure import SecurePayload
+from kbdfl.assignment import Assignment
+from kbdfl.device_sim.joined import Joined
+from kbdfl.device_sim.runtime import Declined
+from kbdfl.errors import Conflict
+from kbdfl.secagg import Abort, Device, Floors, messages
+from kbdfl.wire import decode_report
+
+STEPS = ("advertise", "share", "mask", "confirm", "unmask")  # what it sends
+ASKED = ("terms", "roster", "inbox", "survivors", "quorum")  # what it asks for before each
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caution:
+    """What a phone insists on, whatever the server says: `floors` of every session, and with `required` a session.
+
+    A phone that requires it takes no part in tasks whose server could read its update.
+    """
+
+    floors: Floors = Floors()
+    required: bool = False
+
+    def check(self, assignment: Assignment) -> None:
+        """Raise Declined for a task in which the phone takes no part."""
+        if self.required and not assignment.secure:
+            raise Declined(
+                "the task's updates could be read one by one, and this phone has them summed unseen"
+            )
+
+
+def payload_of(assignment: Assignment) -> SecurePayload:
+    """How the update that is asked for becomes words."""
+    transforms = chain(assignment.upload, assignment.update_clip_norm)
+    return SecurePayload(transforms, assignment.coordinates.model.spec.size)
+
+
+class Client(Protocol):
+    """What carries messages: `kbdfl.device_sim.agent.ServerClient`."""
+
+    def signed(
+        self, key: bytes, method: str, path: str, *, body: bytes = b"", content_type: str = ""
+    ) -> bytes: ...
+
+
+class SecurePart:
+    """One phone in one session, of the task whose addresses begin with `base`.
+
+    The phone falls silent before the step `silent`, if that is one.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        frame: bytes,
+        client: Client,
+        *,
+        key: bytes,
+        base: str,
+        caution: Caution,
+        joined: Joined,
+        silent: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.assignment, self._client, self._key, self._silent = assignment, client, key, silent
+        self._path = f"{base}/rounds/{assignment.round}/secure"
+        report = decode_report(frame, max_bytes=assignment.max_report_bytes)
+        self._payload = payload_of(assignment)
+        self._words = self._payload.of(report)
+        self._device = Device(key, seen=joined, floors=caution.floors)
+        self._clock = clock
+        self._step, self._polls = 0, 0
+        self._unsent: bytes | None = None
+        self.up_bytes = self.down_bytes = 0
+        self.cpu_s = 0.0  # of the processor, from a message to the answer
+
+    def go_on(self) -> tuple[str, float, str]:
+        """Take the steps that can be taken now: what came of it, seconds until the next one may be, and why.
+
+        reported  all is said
+        summing   the next message is not there yet
+        dropped   the phone fell silent
+        late      the session has gone on without it
+        declined  the session is not as it must be
+        """
+        try:
+            wait_s = self._steps()
+        except Conflict as late:
+            return "late", 0.0, str(late)
+        except Abort as reason:
+            return "declined", 0.0, str(reason)
+        if self._step == len(STEPS):
+            return "reported", 0.0, ""
+        return ("dropped" if STEPS[self._step] == self._silent else "summing"), wait_s, ""
+
+    def _steps(self) -> float:
+        while self._step < len(STEPS) and STEPS[self._step] != self._silent:
+            if self._unsent is None:
+                asked = self._client.signed(self._key, "GET", f"{self._path}/{ASKED[self._step]}")
+                if not asked:
+                    self._polls += 1
+                    return min(FIRST_WAIT_S * 2 ** min(self._polls, 9), LONGEST_WAIT_S)
+                self.down_bytes += len(asked)
+                began_s = time.thread_time()
+                try:
+                    self._unsent = self._answer(asked)
+                finally:
+                    self.cpu_s += time.thread_time() - began_s
+            path, octets = f"{self._path}/{STEPS[self._step]}", "application/octet-stream"
+            self._client.signed(self._key, "POST", path, body=self._unsent, content_type=octets)
+            self.up_bytes += len(self._unsent)
+            self._unsent, self._polls = None, 0
+            self._step += 1
+        return 0.0
+
+    def _answer(self, asked: bytes) -> bytes:
+        device, now, step = self._device, self._clock(), STEPS[self._step]
+        if step == "advertise":
+            work = self.assignment
+            answer: messages.Message = device.join(
+                messages.Terms.decode(asked),
+                task=work.task,
+                round=work.round,
+                model_sha256=bytes.fromhex(work.model_sha256),
+                words=self._payload.words,
+                now=now,
+            )
+        elif step == "share":
+            answer = device.share(messages.Roster.decode(asked), now=now)
+        elif step == "mask":
+            answer = device.mask(messages.Inbox.decode(asked), self._words, now=now)
+        elif step == "confirm":
+            answer = device.confirm(messages.Survivors.decode(asked), now=now)
+        else:
+            answer = device.unmask(messages.Quorum.decode(asked), now=now)
+        return answer.encode()

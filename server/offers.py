@@ -1,0 +1,104 @@
+"""What a phone that offers itself is told: by the view of `device_api`, and past it by `express`."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from werkzeug.exceptions import UnsupportedMediaType
+
+from kbdfl.assignment import Assignment
+from kbdfl.coordinator import Wait
+from kbdfl.errors import DataError, NotFound
+from kbdfl.server.gate import admit
+from kbdfl.server.rates import CHECK_IN
+from kbdfl.server.tasks import NAME, ServedTask, Tasks
+
+JSON = "application/json"
+TIER_CHARACTERS = 32
+
+Claim = Callable[[str], None]  # see `kbdfl.server.traffic.CLAIM`
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer: its `document`, in one word what it is, and the task that it is of."""
+
+    document: dict[str, Any]
+    outcome: str
+    task: ServedTask
+    retry_after_s: float | None = None
+
+
+def parse_object(body: bytes, kind: str) -> dict[str, Any]:
+    """A body of the media type `kind`, which must be a JSON object. Raises UnsupportedMediaType or DataError."""
+    if kind != JSON:
+        raise UnsupportedMediaType(f"{JSON} is needed, got {kind[:60] or 'no content type'}")
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise DataError("the body is not JSON") from None
+    if not isinstance(value, dict):
+        raise DataError(f"the body must be a JSON object, got {type(value).__name__}")
+    return value
+
+
+def check_in(
+    served: Tasks,
+    name: str | None,
+    *,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    kind: str,
+    claim: Claim | None,
+) -> Told:
+    """Answer a signed check-in at the `path` of the task `name`, or at none's; `kind` is its body's media type.
+
+    One that names its population there gets a part in any task for that, and is told where that task's addresses begin.
+    Raises what `gate.admit` and `parse_object` raise, TooMany, and NotFound for no such task or population.
+    """
+    task, administration = served.find(name), served.administration
+    caller = admit(
+        administration.registry,
+        administration.nonces,
+        method="POST",
+        path=path,
+        body=body,
+        headers=headers,
+        now=task.service.wall_clock(),
+    )
+    try:
+        administration.rates.check(CHECK_IN, caller.device)
+        offered = parse_object(body, kind) if body else {}
+        tier, population = _tier(offered), _population(offered)
+        if population is None or name is not None:
+            if population not in (None, task.population):
+                raise NotFound(f"{task.name} is for the population {task.population!r}, not {population!r}")
+            answer = task.service.check_in(caller.device, tier=tier, again=not caller.fresh)
+        else:
+            task, answer = served.check_in(caller.device, population, tier=tier, again=not caller.fresh)
+    finally:
+        if claim is not None:
+            claim(task.claimed(caller.device))
+    if isinstance(answer, Assignment):
+        base = {} if population is None else {"base": task.base}
+        return Told({"status": "assigned", **answer.to_json(), **base}, "assigned", task)
+    if isinstance(answer, Wait):
+        wait_s = answer.retry_after_s
+        return Told({"status": "wait", "retry_after_s": wait_s}, "wait", task, wait_s)
+    return Told({"status": "finished"}, "finished", task)
+
+
+def _tier(offered: dict[str, Any]) -> str:
+    tier = offered.get("tier", "")
+    if not isinstance(tier, str) or len(tier) > TIER_CHARACTERS or not tier.isprintable():
+        raise DataError(f"tier must be at most {TIER_CHARACTERS} printable characters, got {tier!r}"[:200])
+    return tier
+
+
+def _population(offered: dict[str, Any]) -> str | None:
+    population = offered.get("population")
+    if population is not None and not (isinstance(population, str) and NAME.fullmatch(population)):
+        raise DataError(f"population must be a population's name, got {population!r}"[:200])
+    return population

@@ -1,0 +1,157 @@
+"""Phones that sum up unseen over real HTTP, a third of them lost on the way; and phones that insist on it."""
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from kbdfl.algorithms import Algorithm, ClientRule
+from kbdfl.algorithms.secure import SecureAggregation
+from kbdfl.coordinator import Coordinator
+from kbdfl.device_sim.agent import Phone, ServerClient, wait_for_vocabulary
+from kbdfl.device_sim.joined import Joined
+from kbdfl.device_sim.secure import STEPS, Caution
+from kbdfl.device_sim.store import TypingLog
+from kbdfl.errors import DataError
+from kbdfl.kernels.train import Workspace
+from kbdfl.rounds import MemoryStore
+from kbdfl.secagg import Floors
+from kbdfl.secagg.graph import quorum_of
+from kbdfl.secure import count_sum
+from kbdfl.server import service as service_room
+
+WAIT_S = 3.0
+
+
+def secure(devices):
+    return Algorithm(
+        client=ClientRule(batch_size=4, learning_rate=1.0),
+        upload="summable",
+        update_clip_norm=1.0,
+        weights="uniform",
+        secure=SecureAggregation(on=True, devices=devices, phase_deadline_s=WAIT_S),
+    )
+
+
+@pytest.fixture
+def log(texts):
+    log = TypingLog()
+    log.extend(texts.messages(texts.users()[0]))
+    return log
+
+
+@pytest.fixture
+def ahead(monkeypatch):
+    """A clock that a test puts forward, and a ticker that leaves all ticks to the test."""
+    monkeypatch.setattr(service_room, "TICK_S", 3_600.0)
+    return SimpleNamespace(by_s=0.0)
+
+
+def play(service, phones, silent, ahead):
+    """Phones go on until none is at work; each as (outcome, words), which nobody but this test has seen."""
+    workspace, came, words = Workspace(), {}, {}
+    while len(came) < len(phones):
+        for number, phone in enumerate(phones):
+            if number not in came:
+                cycle = phone.cycle(workspace=workspace, silent=lambda number=number: silent.get(number))
+                if phone._part is not None:
+                    words[number] = phone._part._words
+                if cycle.outcome != "summing":
+                    came[number] = cycle.outcome
+                elif number not in words:
+                    raise AssertionError(cycle)
+        service.tick()
+        ahead.by_s += WAIT_S  # those who are silent are not waited for
+        service.tick()
+    return came, words
+
+
+def test_a_round_of_forty_over_http_is_the_offline_sum_to_the_bit(served, log, ahead):
+    devices, gone = 40, 13
+    enough = quorum_of(devices, 0.2)
+    silent = {3 * lost: STEPS[lost % len(STEPS)] for lost in range(gone)}
+    rule = {"cohort": devices - gone, "over_selection": devices / (devices - gone), "min_reports": enough}
+    clock = lambda: time.monotonic() + ahead.by_s  # noqa: E731
+    with served(algorithm=secure(enough), deadline_s=600.0, clock=clock, **rule) as (service, url):
+        client = ServerClient(url)
+        vocabulary, caution = wait_for_vocabulary(client), Caution(Floors(devices=enough), required=True)
+        phones = [Phone(client, log, vocabulary, caution=caution) for _ in range(devices)]
+        task, initial = service.task, service._coordinator.params
+        came, words = play(service, phones, silent, ahead)
+        (row,) = service.metrics(0)[0]
+        params = service._coordinator.params
+    assert [came[number] for number in sorted(silent)] == ["dropped"] * gone
+    # Whoever gave words is in the sum, also if it fell silent then.
+    summed = [number for number in range(devices) if silent.get(number, "unmask") in ("confirm", "unmask")]
+    assert sum(outcome == "reported" for outcome in came.values()) == devices - gone
+    assert (row["status"], row["reports"]) == ("committed", len(summed))
+    assert row["dropped"] == devices - len(summed)
+    assert row["train_loss"] > 0
+    assert row["tokens"] > 0
+
+    offline = Coordinator(task, initial, store=MemoryStore(), random=np.random.default_rng(1))
+    names = [phones[number].device for number in summed]
+    assignments = [offline.check_in(phone.device, 0.0) for phone in phones]
+    total = sum(words[number] for number in summed)
+    count_sum(offline, total, dict.fromkeys(names, 1), assignment=assignments[0], session=b"s" * 16, now=1.0)
+    np.testing.assert_array_equal(offline.params, params)
+    assert not np.array_equal(params, initial)
+
+
+def test_a_phone_that_requires_it_gives_a_plain_task_nothing(served, log):
+    with served(cohort=1) as (service, url):
+        client = ServerClient(url)
+        phone = Phone(client, log, wait_for_vocabulary(client), caution=Caution(required=True))
+        cycle = phone.cycle(workspace=Workspace())
+        assert (cycle.outcome, cycle.uplink_bytes, cycle.downlink_bytes) == ("declined", 0, 0)
+        assert "could be read one by one" in cycle.detail
+        assert phone.cycle(workspace=Workspace()).outcome == "wait"
+        assert service.status()["phones"]["reported"] == 0
+
+
+def test_a_phone_whose_floor_is_higher_joins_no_session(served, log):
+    rule = {"cohort": 4, "over_selection": 1.0, "min_reports": 3}
+    with served(algorithm=secure(3), **rule) as (service, url):
+        client = ServerClient(url)
+        phone = Phone(client, log, wait_for_vocabulary(client))  # 32, unless it is said
+        cycle = phone.cycle(workspace=Workspace())
+        assert (cycle.outcome, cycle.uplink_bytes) == ("declined", 0)
+        assert "at least 32 devices must take part" in cycle.detail
+        assert service.secure._session.answered["advertise"] == set()
+
+
+# what a phone remembers
+
+
+def test_what_a_phone_joined_outlives_a_restart_and_ends_after_a_while(tmp_path):
+    now = SimpleNamespace(s=1_000.0)
+    path = tmp_path / "joined"
+    joined = Joined(path=path, kept_s=100.0, clock=lambda: now.s)
+    joined.add(b"one")
+    now.s += 60
+    joined.add(b"two")
+    again = Joined(path=path, kept_s=100.0, clock=lambda: now.s)
+    assert set(again) == {b"one", b"two"}
+    now.s += 60
+    later = Joined(path=path, kept_s=100.0, clock=lambda: now.s)
+    assert set(later) == {b"two"}
+    assert b"one" not in later
+    later.discard(b"two")
+    assert len(Joined(path=path, kept_s=100.0, clock=lambda: now.s)) == 0
+    assert set(joined) == {b"one", b"two"}
+
+
+def test_a_memory_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path):
+    path = tmp_path / "joined"
+    path.write_text("nonsense\n")
+    with pytest.raises(DataError, match="sessions that a phone joined"):
+        Joined(path=path)
+
+
+def test_an_entry_is_on_the_disk_before_the_phone_goes_on(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda descriptor: synced.append(path.read_text()))
+    path = tmp_path / "joined"
+    Joined(path=path, clock=lambda: 5.0).add(b"\x01")
+    assert synced[0] == "01 5.000\n"
