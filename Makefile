@@ -8,10 +8,13 @@ SOURCES := pyproject.toml setup.py $(WEB)/package-lock.json $(wildcard kernels/*
 # --capture=sys: what a sanitizer says before it ends the process is not lost.
 KERNEL_TESTS := tests/kernels -q --capture=sys
 
+# Kernels of before they kept to the limited API: Python would prefer them to the new ones.
+OUTDATED := *.cpython-3[0-9][0-9]-*.so
+
 # $(call apart,NAME,ENVIRONMENT,RUN,ARGUMENTS): build in build/NAME, apart from the kernels in use, and run pytest on
 # that. Sources are copied anew, objects stay; the peers of benchmarks/ are found beside the package.
 define apart
-	@mkdir -p build/$(1)/lib && find build/$(1)/lib -name '*.py' -delete && ln -sfn ../../../benchmarks build/$(1)/lib/
+	@mkdir -p build/$(1)/lib && find build/$(1)/lib \( -name '*.py' -o -name '$(OUTDATED)' \) -delete && ln -sfn ../../../benchmarks build/$(1)/lib/
 	@$(2) $(BIN)/python setup.py -q build --parallel 2 --build-base build/$(1) --build-lib build/$(1)/lib >&2
 	@PYTHONPATH=build/$(1)/lib PYTHONSAFEPATH=1 $(3) $(BIN)/python -m pytest $(4)
 endef
@@ -49,7 +52,7 @@ $(STAMP): $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) >&2 || \
 		{ rm -rf $(VENV); echo "python3 -m venv failed; on Debian: apt install python3-venv python3-dev gcc"; exit 2; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip >&2
-	@rm -f kernels/*.cpython-3[0-9][0-9]-*.so kernels/*.cpython-3[0-9][0-9]-*.pyd  # Python would prefer them to the new ones
+	@rm -f kernels/$(OUTDATED)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[chat,test,lint]" >&2
 	@{ command -v npm >/dev/null && npm ci --silent --prefix $(WEB); } >&2 || \
 		echo "onnxruntime-web was not installed (npm); the keyboard will ask the server for words" >&2

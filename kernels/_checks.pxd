@@ -1,19 +1,20 @@
 # What must hold of a model and of packed batches before a kernel may touch memory by them.
-from _cifg cimport Dims, parameter_floats
+from libc.stdint cimport int64_t
 
-cdef enum:
-    MOST_UNITS = 1 << 28  # of V, E and H: 3 H fits an int, and the number of parameters 64 bits
-    MOST_ROWS = 0x7FFFFFFF
+from _local cimport (
+    KB_BAD_ACTIVE, KB_BAD_INPUT, KB_BAD_STEPS, KB_BAD_TARGET, KB_MOST_ROWS, KB_MOST_UNITS, KB_SOUND, KB_STEPS_SUM,
+    kb_batches, kb_batches_fault, kb_dims, kb_parameter_floats,
+)
 
 
-cdef inline object model_error(Dims d, Py_ssize_t size):
+cdef inline object model_error(kb_dims d, Py_ssize_t size):
     """None, or the one line that says why `size` parameters are not a model of these dimensions."""
     if d.V < 1 or d.E < 1 or d.H < 1:
         return f"vocab, embed and hidden must be >= 1, got {d.V}, {d.E} and {d.H}"
-    if max(d.V, d.E, d.H) > MOST_UNITS:
+    if max(d.V, d.E, d.H) > KB_MOST_UNITS:
         return f"vocab, embed and hidden must be <= 2^28, got {d.V}, {d.E} and {d.H}"
-    if <size_t> size != parameter_floats(d):
-        return f"params must hold {parameter_floats(d)} numbers, got {size}"
+    if <size_t> size != kb_parameter_floats(d):
+        return f"params must hold {kb_parameter_floats(d)} numbers, got {size}"
     return None
 
 
@@ -21,26 +22,35 @@ cdef inline object packed_error(
     int V, const int[::1] inputs, const int[::1] targets, const int[::1] active, const int[::1] steps
 ):
     """None, or the one line that says what is wrong with the packed batches."""
-    cdef Py_ssize_t i, t, k, rows = 0, step = 0
+    cdef int64_t culprit = 0
     if targets.shape[0] != inputs.shape[0]:
         return f"inputs and targets must have one length, got {inputs.shape[0]} and {targets.shape[0]}"
-    if inputs.shape[0] > MOST_ROWS:
+    if inputs.shape[0] > KB_MOST_ROWS:
         return f"inputs must hold fewer than 2^31 rows, got {inputs.shape[0]}"
-    for i in range(inputs.shape[0]):
-        if inputs[i] < 0 or inputs[i] >= V:
-            return f"inputs must lie in [0, {V}), got {inputs[i]}"
-        if targets[i] < -1 or targets[i] >= V:
-            return f"targets must lie in [-1, {V}), got {targets[i]}"
-    for k in range(steps.shape[0]):
-        if steps[k] < 1 or step + steps[k] > active.shape[0]:
-            return f"steps must be >= 1 and sum to the length of active ({active.shape[0]}), got {steps[k]}"
-        for t in range(steps[k]):
-            if active[step + t] < 1 or (t > 0 and active[step + t] > active[step + t - 1]):
-                return f"active must be >= 1 and never increase within a batch, got {active[step + t]}"
-            rows += active[step + t]
-        step += steps[k]
-    if step != active.shape[0]:
-        return f"steps must be >= 1 and sum to the length of active ({active.shape[0]}), they sum to {step}"
-    if rows != inputs.shape[0]:
-        return f"active must sum to the number of rows ({inputs.shape[0]}), got {rows}"
-    return None
+    cdef int fault = kb_batches_fault(V, batches_of(inputs, targets, active, steps), &culprit)
+    if fault == KB_SOUND:
+        return None
+    if fault == KB_BAD_INPUT:
+        return f"inputs must lie in [0, {V}), got {culprit}"
+    if fault == KB_BAD_TARGET:
+        return f"targets must lie in [-1, {V}), got {culprit}"
+    if fault == KB_BAD_STEPS:
+        return f"steps must be >= 1 and sum to the length of active ({active.shape[0]}), got {culprit}"
+    if fault == KB_BAD_ACTIVE:
+        return f"active must be >= 1 and never increase within a batch, got {culprit}"
+    if fault == KB_STEPS_SUM:
+        return f"steps must be >= 1 and sum to the length of active ({active.shape[0]}), they sum to {culprit}"
+    return f"active must sum to the number of rows ({inputs.shape[0]}), got {culprit}"
+
+
+cdef inline kb_batches batches_of(
+    const int[::1] inputs, const int[::1] targets, const int[::1] active, const int[::1] steps
+) noexcept:
+    """The batches without a copy; an empty array has no address."""
+    cdef kb_batches b
+    b.rows, b.instants, b.batches = inputs.shape[0], active.shape[0], steps.shape[0]
+    b.inputs = &inputs[0] if b.rows > 0 else NULL
+    b.targets = &targets[0] if b.rows > 0 else NULL
+    b.active = &active[0] if b.instants > 0 else NULL
+    b.steps = &steps[0] if b.batches > 0 else NULL
+    return b

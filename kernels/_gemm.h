@@ -29,6 +29,15 @@
 #define KB_VECTORS 0
 #endif
 
+/* Loops over a block's accumulators must vanish: in memory, they would be many times slower. */
+#if defined(__clang__)
+#define KB_UNROLL(gcc) _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define KB_UNROLL(gcc) _Pragma(gcc)
+#else
+#define KB_UNROLL(gcc)
+#endif
+
 /* KB_LANES floats a vector; a block has at most KB_WIDTH vectors along m and KB_BLOCK accumulators. */
 #if !KB_VECTORS || defined(KBDFL_NO_VECTORS)
 #define KB_ISA(name) name##_base

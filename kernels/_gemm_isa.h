@@ -14,29 +14,29 @@ KB_TARGET KB_INLINE void KB_ISA(kb_block)(const int vectors, const int rows, int
                                           const float *from, int64_t ldf, float *c, int64_t ldc) {
     KB_ISA(kb_vector) sum[12][KB_WIDTH];
     if (from) {
-#pragma GCC unroll 12
+        KB_UNROLL("GCC unroll 12")
         for (int j = 0; j < rows; j++)
-#pragma GCC unroll 4
+            KB_UNROLL("GCC unroll 4")
             for (int i = 0; i < vectors; i++)
                 sum[j][i] = *(const KB_ISA(kb_vector) *)(from + j * ldf + i * KB_LANES);
     } else {
-#pragma GCC unroll 12
+        KB_UNROLL("GCC unroll 12")
         for (int j = 0; j < rows; j++)
-#pragma GCC unroll 4
+            KB_UNROLL("GCC unroll 4")
             for (int i = 0; i < vectors; i++) sum[j][i] = (KB_ISA(kb_vector)){0};
     }
     for (int k = 0; k < K; k++, panel += stride, b += bk) {
         KB_ISA(kb_vector) lanes[KB_WIDTH];
-#pragma GCC unroll 4
+        KB_UNROLL("GCC unroll 4")
         for (int i = 0; i < vectors; i++) lanes[i] = *(const KB_ISA(kb_vector) *)(panel + i * KB_LANES);
-#pragma GCC unroll 12
+        KB_UNROLL("GCC unroll 12")
         for (int j = 0; j < rows; j++)
-#pragma GCC unroll 4
+            KB_UNROLL("GCC unroll 4")
             for (int i = 0; i < vectors; i++) sum[j][i] += lanes[i] * b[j * bj];
     }
-#pragma GCC unroll 12
+    KB_UNROLL("GCC unroll 12")
     for (int j = 0; j < rows; j++)
-#pragma GCC unroll 4
+        KB_UNROLL("GCC unroll 4")
         for (int i = 0; i < vectors; i++) *(KB_ISA(kb_vector) *)(c + j * ldc + i * KB_LANES) = sum[j][i];
 }
 

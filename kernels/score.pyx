@@ -2,11 +2,10 @@
 
 import numpy as np
 
-from _checks cimport model_error, packed_error
-from _cifg cimport Dims, Params, cifg_forward, slice_params
-from _head cimport head_score
-from _local cimport Scratch, scratch_floats, slice_scratch
-from _packed cimport Capacity, batch_rows, capacity
+from _checks cimport batches_of, model_error, packed_error
+from _local cimport (
+    kb_batches, kb_capacity, kb_capacity_of, kb_dims, kb_score, kb_scratch_floats, kb_slice_params
+)
 
 
 def score(
@@ -21,7 +20,7 @@ def score(
     where a logit is NaN nothing is well predicted; a row whose target is -1 has loss 0 and rank -1. Raises
     ValueError when an index or a length would lead outside an array.
     """
-    cdef Dims d
+    cdef kb_dims d
     d.V, d.E, d.H = vocab, embed, hidden
     error = model_error(d, params.shape[0]) or packed_error(vocab, inputs, targets, active, steps)
     if error is None and not 0 <= first_word <= vocab:
@@ -33,20 +32,12 @@ def score(
         return losses, ranks
     cdef float[::1] loss_view = losses
     cdef int[::1] rank_view = ranks
-    cdef Capacity most = capacity(active, steps)
-    scratch = np.empty(scratch_floats(d, most.rows, most.sentences), np.float32)
+    cdef kb_batches batches = batches_of(inputs, targets, active, steps)
+    cdef kb_capacity most = kb_capacity_of(batches)
+    scratch = np.empty(kb_scratch_floats(d, most.rows, most.sentences), np.float32)
     cdef float[::1] work = scratch
-    cdef Params p = slice_params(d, <float *> &params[0])
-    cdef Scratch s = slice_scratch(d, &work[0], most.rows, most.sentences)
-    cdef Py_ssize_t k, at = 0, row = 0
-    cdef int N
-    with nogil:
-        for k in range(steps.shape[0]):
-            N = batch_rows(&active[at], steps[k])
-            cifg_forward(d, p, s.body, &inputs[row], &active[at], steps[k], N)
-            head_score(
-                d, p, s.head, s.body.r, &targets[row], N, first_word, &loss_view[row], &rank_view[row]
-            )
-            row += N
-            at += steps[k]
+    with nogil:  # params are only read
+        kb_score(
+            d, kb_slice_params(d, <float *> &params[0]), &work[0], batches, first_word, &loss_view[0], &rank_view[0]
+        )
     return losses, ranks

@@ -4,112 +4,29 @@ Mini-batch SGD with the gradient's global norm clipped (Pascanu et al. 2013, arX
 threads that call this train two phones on two cores.
 """
 
-from cpython.time cimport monotonic
-from libc.math cimport INFINITY, sqrt
-from libc.string cimport memcpy, memset
-
 import threading
 
 import numpy as np
 
-from _checks cimport model_error, packed_error
-from _cifg cimport Dims, Params, cifg_backward, cifg_forward, parameter_floats, slice_params
-from _head cimport head_forward_backward
-from _local cimport Scratch, scratch_floats, slice_scratch
-from _packed cimport Capacity, batch_rows, capacity
-from _simd cimport kb_descend, kb_descend_bent, kb_squared_norm, kb_subtract
+from libc.math cimport INFINITY
+
+from _checks cimport batches_of, model_error, packed_error
+from _local cimport (
+    kb_batch_gradient, kb_batches, kb_capacity, kb_capacity_of, kb_count_learned, kb_dims, kb_local_sgd,
+    kb_monotonic_s, kb_outcome, kb_parameter_floats, kb_rule, kb_run_floats, kb_scratch_floats, kb_slice_params,
+    kb_slice_scratch,
+)
 
 
-cdef struct Outcome:
-    double loss      # summed over the learned targets of the steps done
-    long long tokens  # learned targets of the steps done
-    int steps
-
-
-cdef struct Rule:  # of a step
-    double rate
-    double clip      # 0 = none
-    double proximal  # FedProx's mu
-    double momentum
-    const float *received    # (P,) where the run began
-    const float *correction  # (P,) or NULL
-    float *velocity          # (P,) or NULL
-
-
-cdef inline int count_learned(const int *targets, int N) noexcept nogil:
-    cdef int i, learned = 0
-    for i in range(N):
-        learned += targets[i] >= 0
-    return learned
-
-
-cdef double batch_gradient(
-    Dims d, Params p, Params g, Scratch s, const int *inputs, const int *targets, const int *active, int T, int N,
-    int learned,
-) noexcept nogil:
-    """The gradient of the batch's mean loss into g; returns the summed loss."""
-    cdef double loss
-    cifg_forward(d, p, s.body, inputs, active, T, N)
-    loss = head_forward_backward(d, p, g, s.head, s.body.r, s.body.dr, targets, N, learned)
-    cifg_backward(d, p, g, s.body, inputs, active, T, N)
-    return loss
-
-
-cdef Outcome run(
-    Dims d, float *params, float *gradient, float *scratch, const int *inputs, const int *targets, const int *active,
-    const int *steps, int K, Capacity most, Rule rule, double budget_s,
-) noexcept nogil:
-    cdef Params p = slice_params(d, params), g = slice_params(d, gradient)
-    cdef Scratch s = slice_scratch(d, scratch, most.rows, most.sentences)
-    cdef size_t P = parameter_floats(d)
-    cdef Outcome outcome
-    cdef int k, N, learned
-    cdef double norm, share, started = monotonic()
-    cdef bint bent = rule.proximal > 0 or rule.correction != NULL or rule.velocity != NULL
-    outcome.loss = 0.0
-    outcome.tokens = 0
-    outcome.steps = 0
-    for k in range(K):
-        if budget_s > 0 and monotonic() - started > budget_s:
-            break
-        N = batch_rows(active, steps[k])
-        learned = count_learned(targets, N)
-        if learned > 0:
-            outcome.loss += batch_gradient(d, p, g, s, inputs, targets, active, steps[k], N, learned)
-            share = 1.0
-            if rule.clip > 0:
-                norm = sqrt(kb_squared_norm(P, gradient))
-                if norm > rule.clip:
-                    share = rule.clip / norm
-            if bent:
-                kb_descend_bent(
-                    P, rule.rate, share, rule.proximal, rule.momentum, gradient, rule.received, rule.correction,
-                    rule.velocity, params,
-                )
-            else:
-                kb_descend(P, rule.rate * share, gradient, params)
-        outcome.tokens += learned
-        outcome.steps += 1
-        inputs += N
-        targets += N
-        active += steps[k]
-    return outcome
-
-
-cdef Dims dims_of(int vocab, int embed, int hidden) noexcept nogil:
-    cdef Dims d
+cdef kb_dims dims_of(int vocab, int embed, int hidden) noexcept nogil:
+    cdef kb_dims d
     d.V, d.E, d.H = vocab, embed, hidden
     return d
 
 
 def parameter_count(int vocab, int embed, int hidden) -> int:
     """P for V words, E embedding, H cells."""
-    return parameter_floats(dims_of(vocab, embed, hidden))
-
-
-cdef size_t run_floats(Dims d, size_t rows, size_t sentences, double momentum) noexcept:
-    """The gradient, its velocity if there is momentum, and what a batch needs."""
-    return parameter_floats(d) * (2 if momentum > 0 else 1) + scratch_floats(d, rows, sentences)
+    return kb_parameter_floats(dims_of(vocab, embed, hidden))
 
 
 def scratch_bytes(
@@ -119,7 +36,7 @@ def scratch_bytes(
 
     rows and sentences are those of the largest batch. The parameters received and the delta come on top.
     """
-    return sizeof(float) * run_floats(dims_of(vocab, embed, hidden), rows, sentences, momentum)
+    return sizeof(float) * kb_run_floats(dims_of(vocab, embed, hidden), rows, sentences, momentum)
 
 
 cdef class Workspace:
@@ -168,7 +85,7 @@ def local_sgd(
     - received, summed loss, learned targets, steps done). Raises ValueError when an index or a length would lead
     outside an array, a number is out of its range, or the workspace is in use.
     """
-    cdef Dims d = dims_of(vocab, embed, hidden)
+    cdef kb_dims d = dims_of(vocab, embed, hidden)
     error = model_error(d, params.shape[0]) or packed_error(vocab, inputs, targets, active, steps)
     if error is None and correction is not None and correction.shape[0] != params.shape[0]:
         error = f"correction must hold {params.shape[0]} numbers as params does, got {correction.shape[0]}"
@@ -182,17 +99,17 @@ def local_sgd(
         error = f"momentum must lie in [0, 1), got {momentum}"
     if error is not None:
         raise ValueError(error)
-    cdef size_t P = parameter_floats(d)
-    cdef Capacity most = capacity(active, steps)
+    cdef kb_batches batches = batches_of(inputs, targets, active, steps)
+    cdef kb_capacity most = kb_capacity_of(batches)
     if most.rows == 0:
-        return np.zeros(P, np.float32), 0.0, 0, 0
-    delta = np.empty(P, np.float32)
+        return np.zeros(params.shape[0], np.float32), 0.0, 0, 0
+    delta = np.empty(params.shape[0], np.float32)
     cdef float[::1] out = delta
-    cdef Outcome outcome
+    cdef kb_outcome outcome
     cdef float *memory
-    cdef Rule rule
+    cdef kb_rule rule
     rule.rate, rule.clip, rule.proximal, rule.momentum = learning_rate, clip_norm, proximal, momentum
-    rule.received = &params[0]
+    rule.budget_s, rule.now_s = time_budget_s, kb_monotonic_s
     rule.correction = NULL
     if correction is not None:
         rule.correction = &correction[0]
@@ -201,17 +118,9 @@ def local_sgd(
     if not workspace.lock.acquire(False):
         raise ValueError("a Workspace must serve one run at a time, this one is in use")
     try:
-        memory = workspace.reserve(run_floats(d, most.rows, most.sentences, momentum))
+        memory = workspace.reserve(kb_run_floats(d, most.rows, most.sentences, momentum))
         with nogil:
-            rule.velocity = memory + P if momentum > 0 else NULL
-            if momentum > 0:
-                memset(rule.velocity, 0, P * sizeof(float))
-            memcpy(&out[0], &params[0], P * sizeof(float))
-            outcome = run(
-                d, &out[0], memory, memory + (2 * P if momentum > 0 else P), &inputs[0], &targets[0], &active[0],
-                &steps[0], <int> steps.shape[0], most, rule, time_budget_s,
-            )
-            kb_subtract(P, &out[0], &params[0], &out[0])
+            outcome = kb_local_sgd(d, &params[0], &out[0], memory, batches, rule)
     finally:
         workspace.lock.release()
     return delta, outcome.loss, outcome.tokens, outcome.steps
@@ -225,20 +134,20 @@ def gradient(
 
     Arrays as in `local_sgd`; active is the batch's own. Raises ValueError as `local_sgd` does.
     """
-    cdef Dims d = dims_of(vocab, embed, hidden)
+    cdef kb_dims d = dims_of(vocab, embed, hidden)
     steps = np.array([active.shape[0]], np.int32)
     error = model_error(d, params.shape[0]) or packed_error(vocab, inputs, targets, active, steps)
     if error is not None:
         raise ValueError(error)
     cdef int T = active.shape[0], N = inputs.shape[0], learned
-    result = np.empty(parameter_floats(d), np.float32)
-    scratch = np.empty(scratch_floats(d, N, active[0]), np.float32)
+    result = np.empty(params.shape[0], np.float32)
+    scratch = np.empty(kb_scratch_floats(d, N, active[0]), np.float32)
     cdef float[::1] out = result, work = scratch
     cdef double loss
     with nogil:
-        learned = count_learned(&targets[0], N)
-        loss = batch_gradient(
-            d, slice_params(d, <float *> &params[0]), slice_params(d, &out[0]),
-            slice_scratch(d, &work[0], N, active[0]), &inputs[0], &targets[0], &active[0], T, N, learned,
+        learned = kb_count_learned(&targets[0], N)
+        loss = kb_batch_gradient(
+            d, kb_slice_params(d, <float *> &params[0]), kb_slice_params(d, &out[0]),
+            kb_slice_scratch(d, &work[0], N, active[0]), &inputs[0], &targets[0], &active[0], T, N, learned,
         )
     return result, loss / max(learned, 1)

@@ -19,8 +19,10 @@ def operands(n, k, m):
 @given(n=sizes, k=sizes, m=sizes)
 def test_every_variant_gives_the_product_of_any_shape(variant, n, k, m):
     a, b, start = operands(n, k, m)
-    assert np.array_equal(product(a, b, variant=variant), a @ b)
-    assert np.array_equal(product(a, b, start, variant=variant), start + a @ b)
+    with np.errstate(all="ignore"):  # numpy's BLAS raises floating-point flags for nothing on aarch64
+        expected = a @ b
+    assert np.array_equal(product(a, b, variant=variant), expected)
+    assert np.array_equal(product(a, b, start, variant=variant), start + expected)
 
 
 def test_variants_that_fuse_multiplication_and_addition_give_the_same_bytes():
