@@ -44,6 +44,7 @@ class Joined(MutableSet[bytes]):
         if self._path is None:
             return
         new = not self._path.exists()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with open(self._path, "a", encoding="ascii") as file:
             file.write(_line(entry, self._since_s[entry]))
             file.flush()

@@ -56,7 +56,7 @@ class Client(Protocol):
 
 
 class SecurePart:
-    """One phone in one session, of the task whose addresses begin with `base`.
+    """One phone in one session, of the task whose addresses begin with `base`; `words` int64 (m,) is what it gives.
 
     The phone falls silent before the step `silent`, if that is one.
     """
@@ -77,14 +77,20 @@ class SecurePart:
         self.assignment, self._client, self._key, self._silent = assignment, client, key, silent
         self._path = f"{base}/rounds/{assignment.round}/secure"
         report = decode_report(frame, max_bytes=assignment.max_report_bytes)
+        self.device = report.device
         self._payload = payload_of(assignment)
-        self._words = self._payload.of(report)
+        self.words = self._payload.of(report)
         self._device = Device(key, seen=joined, floors=caution.floors)
         self._clock = clock
         self._step, self._polls = 0, 0
         self._unsent: bytes | None = None
         self.up_bytes = self.down_bytes = 0
         self.cpu_s = 0.0  # of the processor, from a message to the answer
+
+    @property
+    def summed(self) -> bool:
+        """Whether the server has taken its masked words."""
+        return self._step > STEPS.index("mask")
 
     def go_on(self) -> tuple[str, float, str]:
         """Take the steps that can be taken now: what came of it, seconds until the next one may be, and why.
@@ -140,7 +146,7 @@ class SecurePart:
         elif step == "share":
             answer = device.share(messages.Roster.decode(asked), now=now)
         elif step == "mask":
-            answer = device.mask(messages.Inbox.decode(asked), self._words, now=now)
+            answer = device.mask(messages.Inbox.decode(asked), self.words, now=now)
         elif step == "confirm":
             answer = device.confirm(messages.Survivors.decode(asked), now=now)
         else:

@@ -121,11 +121,12 @@ def fewest(task: Task) -> int:
     return max(task.rule.enough, task.algorithm.secure.quorum(task.algorithm.secure.devices))
 
 
-def statement(task: Task) -> str:
-    """The privacy statement of a model that was trained so."""
+def statement(task: Task, *, simulated: bool = False) -> str:
+    """The privacy statement of a model that was trained so, by a server or in a simulation."""
+    where = " This was a simulation: its sums were made without masks." if simulated else ""
     return (
         "Trained by federated averaging under secure aggregation (Bonawitz et al. 2017): no single update was "
         f"readable; the server saw sums over at least {fewest(task):,} phones, and who took part, as long as fewer "
         "than a fifth of the phones of a round were in league with it, and none of its own making; no differential "
-        "privacy is claimed."
+        f"privacy is claimed.{where}"
     )

@@ -115,10 +115,8 @@ class SecureRoom:
         states = self._coordinator.device_states()
         if not self._secure.on or not (states["training"] or states["reported"]):
             return None
-        log.warning(
-            "round %d is abandoned: its session was in the memory of a former process",
-            self._coordinator.round,
-        )
+        self._why = self._coordinator.round, "the server was begun anew, and a session is in its memory only"
+        log.warning("round %d is abandoned: %s", *self._why)
         return self._coordinator.close(now)
 
     def told(self, device: str, assignment: Assignment | Wait | Finished, now: float) -> None:

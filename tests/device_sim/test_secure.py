@@ -1,6 +1,7 @@
 """Phones that sum up unseen over real HTTP, a third of them lost on the way; and phones that insist on it."""
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +11,9 @@ from kbdfl.algorithms import Algorithm, ClientRule
 from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.agent import Phone, ServerClient, wait_for_vocabulary
+from kbdfl.device_sim.fleet import Fleet
 from kbdfl.device_sim.joined import Joined
+from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.secure import STEPS, Caution
 from kbdfl.device_sim.store import TypingLog
 from kbdfl.errors import DataError
@@ -56,7 +59,7 @@ def play(service, phones, silent, ahead):
             if number not in came:
                 cycle = phone.cycle(workspace=workspace, silent=lambda number=number: silent.get(number))
                 if phone._part is not None:
-                    words[number] = phone._part._words
+                    words[number] = phone._part.words
                 if cycle.outcome != "summing":
                     came[number] = cycle.outcome
                 elif number not in words:
@@ -119,6 +122,25 @@ def test_a_phone_whose_floor_is_higher_joins_no_session(served, log):
         assert (cycle.outcome, cycle.uplink_bytes) == ("declined", 0)
         assert "at least 32 devices must take part" in cycle.detail
         assert service.secure._session.answered["advertise"] == set()
+
+
+def test_a_fleet_sums_up_and_loses_phones_at_any_step(served, texts):
+    rule = {"cohort": 12, "over_selection": 1.5, "min_reports": 9, "rounds": 2, "pace_s": 0.1}
+    fast = replace(secure(9), secure=SecureAggregation(on=True, devices=9, phase_deadline_s=0.5))
+    with served(algorithm=fast, **rule) as (service, url):
+        caution = Caution(Floors(devices=9), required=True)
+        fleet = Fleet(ServerClient(url), Population(texts), workers=2, seed=1, dropout=0.3, caution=caution)
+        fleet.enrol()
+        fleet.run()
+        rows = service.metrics(0)[0]
+    assert len(rows) == 2
+    committed = [row for row in rows if row["status"] == "committed"]
+    assert len(committed) == service._coordinator.version
+    assert all(9 <= row["reports"] <= 18 for row in committed)
+    assert fleet.outcomes["dropped"] > 0
+    assert fleet.outcomes["summing"] > fleet.outcomes["reported"] > 0
+    assert fleet.session_s > 0
+    assert fleet.uplink_bytes >= sum(row["uplink_bytes"] for row in committed)
 
 
 # what a phone remembers

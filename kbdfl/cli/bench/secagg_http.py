@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from kbdfl.cli.bench.server import cpu_s
 from kbdfl.cli.fleet import play
-from kbdfl.cli.server_process import Served, server_process
+from kbdfl.cli.server_process import server_process
 from kbdfl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from kbdfl.device_sim.secure import SecurePart
     from kbdfl.run import RunConfig
 
 MESSAGES = 16  # of a phone: a batch, for the session is what is measured
@@ -33,6 +34,7 @@ def over_http(
     from kbdfl.secagg import Floors
 
     config = _config(devices, len(gone), preset=preset, phase_deadline_s=phase_deadline_s, seed=seed)
+    parts: list[SecurePart] = []
     silent = {phone: steps[number % len(steps)] for number, phone in enumerate(gone)}
     options = ("--port", "0", "--no-evaluate", "--export-every", "1000000")
     with (
@@ -44,12 +46,13 @@ def over_http(
         users = Population(open_logs("personas", seed=seed, devices=devices), devices=devices)
         fleet = Fleet(
             client, users, workers=os.cpu_count() or 1, seed=seed, silent=silent.get,
-            caution=Caution(Floors(devices=config.algorithm.secure.devices), required=True),
+            caution=Caution(Floors(devices=config.algorithm.secure.devices), required=True), on_part=parts.append,
         )  # fmt: skip
         before_s, started = cpu_s(served.pid), time.perf_counter()
         play(fleet, client)
         wall_s, server_s = time.perf_counter() - started, cpu_s(served.pid) - before_s
-        return _result(client, served, config, silent) | {
+        return _result(client, config, silent) | {
+            "mismatches": _mismatches(client, config, parts, Path(folder)),
             "device_s": round(fleet.session_s / devices, 4), "server_cpu_s": round(server_s, 2),
             "wall_s": round(wall_s, 1), "outcomes": dict(fleet.outcomes),
         }  # fmt: skip
@@ -77,7 +80,7 @@ def _config(devices: int, gone: int, *, preset: str, phase_deadline_s: float, se
     return RunConfig(Settings(seed=seed, preset=preset, devices=devices), algorithm, rule)
 
 
-def _result(client: Any, served: Served, config: "RunConfig", silent: dict[int, str]) -> dict[str, Any]:
+def _result(client: Any, config: "RunConfig", silent: dict[int, str]) -> dict[str, Any]:
     """What the server says of its round."""
     from kbdfl.run import build_task
     from kbdfl.secure import payload_of
@@ -93,3 +96,33 @@ def _result(client: Any, served: Served, config: "RunConfig", silent: dict[int, 
         "socket_up_bytes": row["socket_up_bytes"] // row["socket_devices"],
         "socket_down_bytes": row["socket_down_bytes"] // row["socket_devices"],
     }  # fmt: skip
+
+
+def _mismatches(client: Any, config: "RunConfig", parts: "list[SecurePart]", folder: Path) -> int | None:
+    """In how many parameters the server's model differs from that of the phones' own words, added up in the clear.
+
+    None if it has no new model.
+    """
+    from kbdfl.coordinator import Coordinator
+    from kbdfl.params import load_checkpoint
+    from kbdfl.rng import stream
+    from kbdfl.rounds import MemoryStore
+    from kbdfl.run import build_task
+    from kbdfl.secure import SESSION, count_sum
+
+    built = build_task(config)
+    offline = Coordinator(
+        built.task, built.params, store=MemoryStore(), random=stream(config.settings.seed, "pace")
+    )
+    summed = {part.device: part for part in parts if part.summed}
+    for device in summed:
+        assignment = offline.check_in(device, 0.0)
+    total = sum(part.words for part in summed.values())
+    sent = dict.fromkeys(summed, 0)
+    count_sum(offline, total, sent, assignment=assignment, session=bytes(SESSION), now=1.0)
+    file = folder / "served.safetensors"
+    file.write_bytes(client.get("/v1/checkpoint"))
+    params, _, facts = load_checkpoint(file)
+    if facts["version"] == 0:
+        return None
+    return int((params != offline.params).sum())
