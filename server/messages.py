@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from kbdfl.assignment import Assignment
-from kbdfl.server.offers import TIER_CHARACTERS
+from kbdfl.server.answers import TIER_CHARACTERS
 from kbdfl.server.run_api import MAX_SUGGESTIONS, MAX_TEXT, SLOTS
 from kbdfl.server.tasks import NAME
 
@@ -182,6 +182,22 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Privacy:
+    """What a task with privacy has spent, by its ledger; it is finished once its budget is `spent`.
+
+    Where there is too little noise to claim anything epsilon is null, and so is a budget that was not set.
+    """
+
+    epsilon: float | None
+    budget_epsilon: float | None
+    delta: float
+    rho: float
+    releases: Whole
+    spent: bool
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The state of the task."""
 
@@ -196,6 +212,7 @@ class Status:
     phones: Phones
     model: Model
     rule: Rule
+    privacy: Privacy | None
     totals: Totals
     bundle: Bundle | None
     failures: dict[str, str]
