@@ -1,4 +1,4 @@
-"""What a phone that offers itself is told: by the view of `device_api`, and past it by `express`."""
+"""What a phone's check-in and its report are answered: by the views of `device_api`, and past them by `express`."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,12 +9,12 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Wait
-from kbdfl.errors import DataError, NotFound
-from kbdfl.server.gate import admit
+from kbdfl.errors import DataError, KbdflError, NotFound
+from kbdfl.server.gate import Caller, admit
 from kbdfl.server.rates import CHECK_IN
 from kbdfl.server.tasks import NAME, ServedTask, Tasks
 
-JSON = "application/json"
+JSON, BINARY = "application/json", "application/octet-stream"
 TIER_CHARACTERS = 32
 
 Claim = Callable[[str], None]  # see `kbdfl.server.traffic.CLAIM`
@@ -43,44 +43,42 @@ def parse_object(body: bytes, kind: str) -> dict[str, Any]:
     return value
 
 
-def check_in(
-    served: Tasks,
-    name: str | None,
-    *,
-    path: str,
-    headers: Mapping[str, str],
-    body: bytes,
-    kind: str,
-    claim: Claim | None,
-) -> Told:
-    """Answer a signed check-in at the `path` of the task `name`, or at none's; `kind` is its body's media type.
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A signed POST to the `path` of the task `name`, or of none: its `body` of the media type `kind`.
 
-    One that names its population there gets a part in any task for that, and is told where that task's addresses begin.
-    Raises what `gate.admit` and `parse_object` raise, TooMany, and NotFound for no such task or population.
+    `claim` is called with the device that it is from.
     """
-    task, administration = served.find(name), served.administration
-    caller = admit(
-        administration.registry,
-        administration.nonces,
-        method="POST",
-        path=path,
-        body=body,
-        headers=headers,
-        now=task.service.wall_clock(),
-    )
+
+    name: str | None
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    kind: str
+    claim: Claim | None
+
+
+def check_in(served: Tasks, asked: Asked) -> Told:
+    """An assignment, a time to come back, or that all rounds are over.
+
+    A phone that names its population at no task's address gets a part in any task for that, and is told where that
+    task's addresses begin. Raises what `gate.admit` and `parse_object` raise, TooMany, and NotFound for no such task or
+    population.
+    """
+    task, administration = served.find(asked.name), served.administration
+    caller = _admitted(task, asked)
     try:
         administration.rates.check(CHECK_IN, caller.device)
-        offered = parse_object(body, kind) if body else {}
+        offered = parse_object(asked.body, asked.kind) if asked.body else {}
         tier, population = _tier(offered), _population(offered)
-        if population is None or name is not None:
+        if population is None or asked.name is not None:
             if population not in (None, task.population):
                 raise NotFound(f"{task.name} is for the population {task.population!r}, not {population!r}")
             answer = task.service.check_in(caller.device, tier=tier, again=not caller.fresh)
         else:
             task, answer = served.check_in(caller.device, population, tier=tier, again=not caller.fresh)
     finally:
-        if claim is not None:
-            claim(task.claimed(caller.device))
+        _claim(task, asked, caller)
     if isinstance(answer, Assignment):
         base = {} if population is None else {"base": task.base}
         return Told({"status": "assigned", **answer.to_json(), **base}, "assigned", task)
@@ -88,6 +86,47 @@ def check_in(
         wait_s = answer.retry_after_s
         return Told({"status": "wait", "retry_after_s": wait_s}, "wait", task, wait_s)
     return Told({"status": "finished"}, "finished", task)
+
+
+def report(served: Tasks, asked: Asked, *, number: int) -> Told:
+    """That a frame was counted in round `number`, or had been; once that is durable.
+
+    Raises what `gate.admit` and `TaskService.report` raise, UnsupportedMediaType, and NotFound for no such task.
+    """
+    if asked.kind != BINARY:
+        raise UnsupportedMediaType(f"{BINARY} is needed, got {asked.kind[:60] or 'no content type'}")
+    task = served.find(asked.name)
+    administration = task.service.administration
+    try:
+        caller = _admitted(task, asked)
+        _claim(task, asked, caller)
+        receipt = task.service.report(caller.device, number, asked.body)
+    except KbdflError as error:
+        administration.refused(error)
+        raise
+    if receipt.duplicate and caller.first:
+        administration.server.nonces.mark(caller.use)  # its repetitions are to be answered like it
+    again = receipt.duplicate and (caller.first or caller.use.marked)
+    outcome = "duplicate" if receipt.duplicate else "counted"
+    return Told({"accepted": True, "duplicate": again}, outcome, task)
+
+
+def _admitted(task: ServedTask, asked: Asked) -> Caller:
+    server = task.service.administration.server
+    return admit(
+        server.registry,
+        server.nonces,
+        method="POST",
+        path=asked.path,
+        body=asked.body,
+        headers=asked.headers,
+        now=task.service.wall_clock(),
+    )
+
+
+def _claim(task: ServedTask, asked: Asked, caller: Caller) -> None:
+    if asked.claim is not None:
+        asked.claim(task.claimed(caller.device))
 
 
 def _tier(offered: dict[str, Any]) -> str:

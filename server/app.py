@@ -56,7 +56,13 @@ def create_app(
             response.headers[name] = _joined(value, more) if more else value
         return response
 
-    app.wsgi_app = Express(app.wsgi_app, tasks, headers=SECURITY_HEADERS, counted=counted)  # type: ignore[method-assign]
+    app.wsgi_app = Express(  # type: ignore[method-assign]
+        app.wsgi_app,
+        tasks,
+        most_report_bytes=tasks.max_report_bytes,
+        headers=SECURITY_HEADERS,
+        counted=counted,
+    )
     return app
 
 

@@ -14,14 +14,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 from flask import Response, request
-from werkzeug.exceptions import Gone, UnsupportedMediaType
+from werkzeug.exceptions import Gone
 
-from kbdfl.errors import ConfigError, DataError, KbdflError, NotFound
-from kbdfl.server import offers
+from kbdfl.errors import ConfigError, DataError, NotFound
+from kbdfl.server import answers
 from kbdfl.server.addresses import TaskBlueprint, answered_by, current, named, service, tasks
+from kbdfl.server.answers import JSON, Asked, Told, parse_object
 from kbdfl.server.bodies import ModelBody
 from kbdfl.server.gate import Caller, admit
-from kbdfl.server.offers import JSON, parse_object
 from kbdfl.server.outcomes import note
 from kbdfl.server.rates import ENROL
 from kbdfl.server.traffic import CLAIM
@@ -91,17 +91,24 @@ def check_in() -> Response:
 
     One that names its population gets a part in any task for that, and is told where the task's addresses begin.
     """
-    told = offers.check_in(
-        tasks(),
-        named(),
-        path=request.path,
-        headers=request.headers,
-        body=request.get_data(cache=False),
-        kind=request.mimetype,
-        claim=request.environ.get(CLAIM),
-    )
+    told = answers.check_in(tasks(), _asked())
     if named() is None:
         answered_by(told.task)
+    return _told(told)
+
+
+def _asked() -> Asked:
+    return Asked(
+        named(),
+        request.path,
+        request.headers,
+        request.get_data(cache=False),
+        request.mimetype,
+        request.environ.get(CLAIM),
+    )
+
+
+def _told(told: Told) -> Response:
     note(told.outcome)
     response = reply(told.document)
     if told.retry_after_s is not None:
@@ -152,19 +159,4 @@ def _fetched(body_of: Callable[[], ModelBody], late: Callable[[], bool]) -> Resp
 @device_api.post("/rounds/<int:number>/report")
 def report(number: int) -> Response:
     """A phone's frame; the answer goes out after the report was counted."""
-    if request.mimetype != "application/octet-stream":
-        raise UnsupportedMediaType(
-            f"application/octet-stream is needed, got {request.mimetype[:60] or 'no content type'}"
-        )
-    frame = request.get_data(cache=False)
-    administration = service().administration
-    try:
-        caller = signed(frame)
-        receipt = service().report(caller.device, number, frame)
-    except KbdflError as error:
-        administration.refused(error)
-        raise
-    note("duplicate" if receipt.duplicate else "counted")
-    if receipt.duplicate and caller.first:
-        administration.server.nonces.mark(caller.use)  # its repetitions are to be answered like it
-    return reply({"accepted": True, "duplicate": receipt.duplicate and (caller.first or caller.use.marked)})
+    return _told(answers.report(tasks(), _asked(), number=number))

@@ -1,4 +1,4 @@
-"""Check-ins past Flask are answered, refused and counted as Flask's own view does it."""
+"""Check-ins and reports past Flask are answered, refused and counted as Flask's own view does it."""
 
 import json
 
@@ -26,6 +26,7 @@ class Plain:
         self._app.wsgi_app = self._express
 
 
+REPORT = {"path": "/v1/rounds/0/report", "data": b"no frame", "content_type": "application/octet-stream"}
 CASES = {
     "wait or a part": {},
     "no body": {"data": b"", "content_type": None},
@@ -44,6 +45,14 @@ CASES = {
     "a longer body": {"data": b'{"tier": "mid"' + b" " * 5_000 + b"}"},
     "too long ago": {"at": NOW - 400},
     "a query": {"query_string": {"a": "1"}},
+    "a report of nobody selected": REPORT,
+    "a report of nothing": REPORT | {"data": b""},
+    "a report to a named task": REPORT | {"path": "/v1/tasks/de/rounds/0/report"},
+    "a report to no task": REPORT | {"path": "/v1/tasks/xx/rounds/0/report"},
+    "a report as text": REPORT | {"content_type": "text/plain"},
+    "a report that is not signed": REPORT | {"headers": {"X-Kbdfl-Signature": ""}},
+    "a report to a round of many digits": REPORT | {"path": f"/v1/rounds/{10**20}/report"},
+    "a report too long": REPORT | {"data": bytes(1 << 20)},
 }
 
 
@@ -76,26 +85,29 @@ def test_the_answer_is_that_of_the_view(case, make_tasks, new_phone):
 
 
 def test_both_are_counted_alike(make_tasks, new_phone):
-    client = create_app(make_tasks(en={})).test_client()
+    served = make_tasks(en={"cohort": 1, "over_selection": 1.0, "rounds": 9})
+    task, client = served.first.service.task, create_app(served).test_client()
     phone = new_phone(client)
 
-    def counted() -> list[str]:
-        lines = client.get("/metrics").text.splitlines()
-        return [line for line in lines if line.startswith("kbdfl_check_ins_total")]
+    def play() -> None:
+        assignment = phone.check_in()
+        frame = phone.frame(assignment, task.algorithm, size=task.config.spec.size)
+        for _ in range(2):
+            assert phone.report(assignment["round"], frame).status_code == 200
+        assert phone.report(assignment["round"], frame[:-1]).status_code == 400
+        assert answer(client, phone, data=b"[1]").status_code == 400
 
-    before = counted()
-    answer(client, phone)
-    answer(client, phone, data=b"[1]")
+    def counted() -> dict[str, float]:
+        lines = client.get("/metrics").text.splitlines()
+        wanted = [line for line in lines if line.startswith(("kbdfl_check_ins_total", "kbdfl_reports_total"))]
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in wanted)}
+
+    play()
     once = counted()
     with Plain(client.application):
-        answer(client, phone)
-        answer(client, phone, data=b"[1]")
-    twice = counted()
-    assert before == []
-    assert [line.rsplit(" ", 1)[0] for line in once] == [line.rsplit(" ", 1)[0] for line in twice]
-    assert [2 * float(line.rsplit(" ", 1)[1]) for line in once] == [
-        float(line.rsplit(" ", 1)[1]) for line in twice
-    ]
+        play()
+    assert len(once) == 5  # assigned, data; counted, duplicate, wire
+    assert counted() == {name: 2 * value for name, value in once.items()}
 
 
 def test_a_fault_of_the_server_is_a_problem_document_and_in_its_log(
