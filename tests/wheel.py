@@ -93,6 +93,7 @@ def main():
     python = venv / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, *TOOLS)
     shutil.copytree(ROOT / "tests", elsewhere / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "docs", elsewhere / "docs")  # some tests hold a page to its word
     shutil.copy(ROOT / "pyproject.toml", elsewhere)  # pytest's settings
     where = "import kbdfl.kernels.train as t; print(t.__file__)"
     run(python, "-P", "-c", where, cwd=elsewhere)

@@ -193,7 +193,10 @@ def served(tmp_path, texts, run_config):
         store = SqliteStore(
             folder, built.task.config.spec, facts=checkpoint_facts(config, built, round=0, version=0)
         )
-        coordinator = Coordinator(built.task, built.params, store=store, random=np.random.default_rng(1))
+        privacy = built.task.central(store.books)
+        coordinator = Coordinator(
+            built.task, built.params, store=store, random=np.random.default_rng(1), privacy=privacy
+        )
         (folder / "config.toml").write_text(config.to_toml())
         service = TaskService(coordinator, store, background=background, clock=clock)
         service.start()

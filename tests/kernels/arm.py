@@ -3,8 +3,8 @@
     python tests/kernels/arm.py [pytest's arguments]
 
 Fetches Debian's CPython for arm64 and the wheels that the tests need into build/arm, unpacks them there (nothing is
-installed), compiles the kernels with aarch64-linux-gnu-gcc, and runs tests/kernels on them, 20 examples a property
-(KBDFL_EXAMPLES).
+installed), compiles the kernels with aarch64-linux-gnu-gcc, and runs tests/kernels on them: 20 examples a property
+(KBDFL_EXAMPLES), and without the one test that keeps an emulated thread busy for minutes.
 """
 
 import os
@@ -27,6 +27,9 @@ DEBIAN = (f"python{PYTHON}-minimal", f"libpython{PYTHON}-stdlib", "libstdc++6")
 UNWANTED = ("dpkg_", "tar_", "libdb5", "libkrb5", "libgssapi")  # what those ask for and no test needs
 HEADERS = f"libpython{PYTHON}-dev"
 PACKAGES = ("numpy", "safetensors", "tokenizers", "wordfreq", "pytest", "pytest-timeout", "hypothesis")
+SLOW = (
+    "tests/kernels/test_train.py::test_a_run_holds_no_interpreter_lock_and_its_workspace_serves_nobody_else"
+)
 QEMU = ("qemu-aarch64", "-L", str(SYSTEM))
 
 
@@ -125,7 +128,7 @@ def main():
     python = (*QEMU, SYSTEM / "usr" / "bin" / f"python{PYTHON}")
     told = ("import platform, kbdfl.kernels.train as t; print(platform.machine(), t.__file__)",)
     run(*python, "-c", *told, env=env)
-    asked = sys.argv[1:] or ["tests/kernels", "-q"]
+    asked = sys.argv[1:] or ["tests/kernels", "-q", f"--deselect={SLOW}"]
     run(*python, "-m", "pytest", "-p", "no:cacheprovider", *asked, env=env)
 
 
