@@ -210,6 +210,7 @@ class Phone:
         token: str | None = None,
         caution: Caution | None = None,
         joined: Joined | None = None,
+        on_part: Callable[[SecurePart], None] = lambda _: None,
     ):
         self._client, self._log = client, log
         self._budget, self._taken = budget or Budget(), taken or Taken()
@@ -223,6 +224,7 @@ class Phone:
         self._key = identity.generate_key()
         self._caution, self._joined = caution or Caution(), joined if joined is not None else Joined()
         self._part: SecurePart | None = None  # in a session that goes on
+        self._on_part = on_part  # is told of each, by those who measure
         self._out_of: tuple[str, int] | None = None  # task and round
         self._out_until_s = 0.0
         self.device = client.enrol(identity.public_key(self._key), token=token)
@@ -302,6 +304,7 @@ class Phone:
         if assignment.secure:
             said = {"caution": self._caution, "joined": self._joined, "silent": silent()}
             self._part = SecurePart(assignment, frame, self._client, key=self._key, base=base, **said)
+            self._on_part(self._part)
             began = self._sum_up(self._part)
             return replace(began, downlink_bytes=began.downlink_bytes + downlink)
         try:

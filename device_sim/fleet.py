@@ -4,19 +4,23 @@ A few threads play all phones in turn. The kernels hold no interpreter lock, so 
 two threads more than that keep requests in flight while the others compute.
 """
 
+import hashlib
 import heapq
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from kbdfl.device_sim.agent import Cycle, Phone, ServerClient, wait_for_vocabulary
 from kbdfl.device_sim.devices import MID
 from kbdfl.device_sim.harvest import bases_of
+from kbdfl.device_sim.joined import Joined
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import has_known_word
-from kbdfl.device_sim.secure import STEPS, Caution
+from kbdfl.device_sim.secure import STEPS, Caution, SecurePart
+from kbdfl.device_sim.taken import Taken
 from kbdfl.device_sim.tasks import FIRST
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.kernels.train import Workspace
@@ -46,6 +50,7 @@ class Fleet:
         belong_to: str | None = None,
         caution: Caution | None = None,
         silent: Callable[[int], str | None] | None = None,
+        on_part: Callable[[SecurePart], None] = lambda _: None,
     ) -> None:
         if tokens and len(tokens) < len(population):
             raise ConfigError(f"{len(population)} phones need as many enrolment tokens, got {len(tokens)}")
@@ -53,10 +58,12 @@ class Fleet:
         self._threads = workers + 2
         self._seed, self._dropout = seed, dropout
         self._belong_to, self._caution, self._silent = belong_to, caution, silent
+        self._on_part = on_part  # is told of each part in a session
         self._words: dict[str, Vocabulary] = {}  # by where the addresses of a task begin
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._waiting: list[tuple[float, int]] = []  # heap of (when a phone may come back, its index)
+        self.memory: Path | None = None  # the folder where phones remember their parts; None = in no file
         self.phones: list[Phone] = []
         self.outcomes: Counter[str] = Counter()
         self.uplink_bytes = 0
@@ -75,7 +82,8 @@ class Fleet:
         eligible: list[int] = []
 
         def one(index: int) -> None:
-            log = self._population.log(self._population.users[index])
+            user = self._population.users[index]
+            log = self._population.log(user)
             token = self._tokens[index] if self._tokens else None
             phone = Phone(
                 self._client,
@@ -86,6 +94,9 @@ class Fleet:
                 vocabulary_of=self._vocabulary,
                 token=token,
                 caution=self._caution,
+                on_part=self._on_part,
+                taken=Taken(path=self.memory and self.memory / f"{_name_of(user)}.json"),
+                joined=Joined(path=self.memory and self.memory / f"{_name_of(user)}.joined"),
             )
             usable = any(has_known_word(log.sentences(words)) for words in vocabularies.values())
             with self._lock:
@@ -167,3 +178,8 @@ class Fleet:
             self.session_s += cycle.session_s
             # The moment decides who is next, so phones take turns: one that took part goes to the back.
             heapq.heappush(self._waiting, (time.monotonic() + cycle.retry_after_s, index))
+
+
+def _name_of(user: str) -> str:
+    """What a user's files are called: users may be called anything."""
+    return hashlib.sha256(str(user).encode()).hexdigest()[:16]

@@ -35,7 +35,7 @@ class Taken:
         parts = self.kept.get(assignment.task)
         if any(bounds.values()) and parts is not None and not allowed(parts, assignment.version, **bounds):
             raise Declined(
-                f"the task promises {_bounds(**bounds)}, and this phone has {parts.count} parts, "
+                f"the task promises {_bounds(**bounds)}, and this phone has {_parts(parts.count)}, "
                 f"the last one in version {parts.last}"
             )
 
@@ -46,11 +46,16 @@ class Taken:
         before = self.kept.get(assignment.task)
         self.kept[assignment.task] = Parts(1 if before is None else before.count + 1, assignment.version)
         if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             document = {task: [parts.count, parts.last] for task, parts in self.kept.items()}
             write_atomically(self._path, json.dumps(document, sort_keys=True).encode())
 
 
 def _bounds(participations: int, separation: int) -> str:
-    most = f"at most {participations} parts" if participations else ""
+    most = f"at most {_parts(participations)}" if participations else ""
     apart = f"one part in {separation} versions" if separation else ""
     return " and ".join(filter(None, (most, apart)))
+
+
+def _parts(count: int) -> str:
+    return f"{count} part{'s' if count != 1 else ''}"

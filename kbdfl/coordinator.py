@@ -58,10 +58,12 @@ from kbdfl.rounds import (
     control_change,
     open_round,
     read_report,
+    together,
 )
 from kbdfl.task import Task
 from kbdfl.wire import Report
 
+Model = tuple[np.ndarray, State]  # parameters float32 (P,), and the rule's state
 # Of the objects in `Coordinator.state`.
 STATE_CLASSES = (Saved, Roster, Tier, Slot, Assignment, ClientRule, CifgConfig, Grid)
 
@@ -76,11 +78,9 @@ class Coordinator:
         self, task: Task, params: np.ndarray, *, store: Store, random: Generator, privacy: MaybeCentral = None
     ) -> None:
         self.task, self._store, self._random, self.privacy = task, store, random, check_books(task, privacy)
+        pace_s, deadline_s = task.rule.pace_s, task.rule.deadline_s
         self._selector = Selector(
-            task.algorithm.selection,
-            pace_s=task.rule.pace_s,
-            deadline_s=task.rule.deadline_s,
-            random=random,
+            task.algorithm.selection, pace_s=pace_s, deadline_s=deadline_s, random=random
         )
         self.downlink = Downlink(task.algorithm.download, task.config.spec)
         # What others who serve the task with us have summed of the open round; asked for as it is closed.
@@ -311,46 +311,27 @@ class Coordinator:
         if report.device != device:
             raise Conflict("the report names another device than the one that sent it")
         if self.phase == "finished":
-            raise Conflict(f"all {self.task.rule.rounds} rounds are over")
+            rounds = self.task.rule.rounds
+            raise Conflict(
+                f"all {rounds} rounds are over" if self.round == rounds else "the privacy budget is spent"
+            )
         assignment = self._own(self._parts.of(device, report.round), device)
         scaffold = self._control is not None
         check_report(report, assignment, self.task, spec_hash=self._coordinates.hash, scaffold=scaffold)
         return assignment
 
-    def close(self, now: float, instead: tuple[np.ndarray, State] | None = None) -> RoundResult:
+    def close(self, now: float, instead: Model | None = None) -> RoundResult:
         """End the round in flight. With `instead`, parameters and the rule's state, these are the next version."""
-        open_ = self._now
-        for sums in self.elsewhere():
-            open_.add(sums["open"])
-            if self._control is not None:
-                self._control.merge(*sums["control"])
-        if open_.awaited:
-            raise RuntimeError(f"of {open_.awaited} reports that were counted, the updates are in no sum")
-        params, state, version = self.params, self._server_state, self.version
-        after, committed = instead, False
-        if after is None and self.reports >= self.task.rule.enough:
-            # Absurd updates that are legal one by one may still leave float32; the phones would refuse the model.
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                after = self._after(open_.gathered.mean())
-            committed = all(np.isfinite(array).all() for array in (after[0], *after[1].values()))
-        if committed or instead:
-            (params, state), version = after, version + 1
-        result = open_.result(
-            round=self.round,
-            status="committed" if committed else "abandoned",
-            version=version,
-            dropped=self._parts.dropped(last=self.round + 1 == self.task.rule.rounds),
-            started_s=now if self._parts.started_s is None else self._parts.started_s,
-            ended_s=now,
-            asynchronous=isinstance(self.task.algorithm.mode, FedBuff),
-        )
-        # Durable first: what follows cannot fail.
-        self._store.save(result, params, state, counted=open_.counted)
-        open_.settle()
-        self.round, self.version, self._server_state = self.round + 1, version, state
-        self._before.appendleft(open_.counted)
-        self.dropped_last = result.dropped
-        if committed or instead:
+        with together(self._now, self._control, self.elsewhere):
+            closed, params, state = self._closed(now, instead)
+            # Durable first: what follows cannot fail.
+            self._store.save(closed, params, state, counted=self._now.counted)
+        self._now.settle()
+        self._before.appendleft(self._now.counted)
+        self.dropped_last = closed.dropped
+        self.round, self._server_state, changed = self.round + 1, state, closed.version != self.version
+        self.version = closed.version
+        if changed:
             self._set_params(params)
             self._set_control()
         if instead:
@@ -358,7 +339,26 @@ class Coordinator:
         self._open_round(now)
         self._note_lost(now)
         self._selector.closed(now)
-        return result
+        return closed
+
+    def _closed(self, now: float, instead: Model | None) -> tuple[RoundResult, np.ndarray, State]:
+        """How the round in flight ends, and the parameters and the rule's state after it."""
+        after, committed = instead, False
+        if after is None and self.reports >= self.task.rule.enough:
+            # Absurd updates that are legal one by one may still leave float32; the phones would refuse the model.
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                after = self._after(self._now.gathered.mean())
+            committed = all(np.isfinite(array).all() for array in (after[0], *after[1].values()))
+        result = self._now.result(
+            round=self.round,
+            status="committed" if committed else "abandoned",
+            version=self.version + bool(committed or instead),
+            dropped=self._parts.dropped(last=self.round + 1 == self.task.rule.rounds),
+            started_s=now if self._parts.started_s is None else self._parts.started_s,
+            ended_s=now,
+            asynchronous=isinstance(self.task.algorithm.mode, FedBuff),
+        )
+        return result, *(after if committed or instead else (self.params, self._server_state))
 
     def _after(self, mean_delta: np.ndarray) -> tuple[np.ndarray, State]:
         """The model and the server's state after the round."""

@@ -1,7 +1,8 @@
 """What a closed round leaves behind, and the store that keeps it."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ import numpy as np
 
 from kbdfl.algorithms.aggregate import Gathering, RunningSum
 from kbdfl.algorithms.noised import Noised
-from kbdfl.algorithms.scaffold import read_change
+from kbdfl.algorithms.scaffold import ServerControl, read_change
 from kbdfl.assignment import Assignment
 from kbdfl.errors import ConfigError, Conflict, Forbidden, ModelError, WireError
 from kbdfl.privacy import Central
@@ -138,9 +139,7 @@ class OpenRound:
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from it."""
         self.know(state)
-        self.gathered.restore(state["gathered"])
-        for name in _COUNTERS:
-            setattr(self, name, state[name])
+        self.restore_sums(state)
 
     def known(self) -> dict[str, Any]:
         """Of `state` what all must know who serve the round together."""
@@ -155,6 +154,12 @@ class OpenRound:
     def sums(self) -> dict[str, Any]:
         """Of `state` what each of those may keep by itself, for it adds up in any order."""
         return {"gathered": self.gathered.state()} | {name: getattr(self, name) for name in _COUNTERS}
+
+    def restore_sums(self, sums: dict[str, Any]) -> None:
+        """Go on from what `sums` gave."""
+        self.gathered.restore(sums["gathered"])
+        for name in _COUNTERS:
+            setattr(self, name, sums[name])
 
     def add(self, sums: dict[str, Any]) -> None:
         """Count what `sums` gave somewhere else."""
@@ -182,6 +187,33 @@ class OpenRound:
             epsilon=self.gathered.epsilon if isinstance(self.gathered, Noised) else None,
             **more,
         )
+
+
+@contextmanager
+def together(
+    open_: OpenRound, control: ServerControl | None, elsewhere: Callable[[], Iterable[dict[str, Any]]]
+) -> Iterator[None]:
+    """In the block a round, and its `control`, hold what others have summed `elsewhere` too.
+
+    If the block fails they are as before: the round will be closed again, when the others may have summed more.
+    """
+    own: tuple[dict[str, Any], Any] | None = None
+    try:
+        for sums in elsewhere():
+            if own is None:  # whoever is alone copies nothing
+                own = open_.sums(), control and (control.change.copy(), control.joined)
+            open_.add(sums["open"])
+            if control is not None:
+                control.merge(*sums["control"])
+        if open_.awaited:
+            raise RuntimeError(f"of {open_.awaited} reports that were counted, the updates are in no sum")
+        yield
+    except BaseException:
+        if own is not None:
+            open_.restore_sums(own[0])
+            if control is not None:
+                control.change, control.joined = own[1]
+        raise
 
 
 def check_books(task: Task, privacy: MaybeCentral) -> MaybeCentral:

@@ -84,6 +84,8 @@ def summary(each: ServedTask) -> dict[str, Any]:
         "round": served.round,
         "rounds": served.task.rule.rounds,
         "version": served.version,
+        "finished": served.finished,
+        "privacy": served.privacy,
         "kept_versions": served.kept_versions(),
         "enrolment": registry.enrolment,
         "devices": registry.counts(),

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from kbdfl.server.messages import Device, Name, Token, Whole
+from kbdfl.server.messages import Device, Name, Privacy, Token, Whole
 from kbdfl.server.registry import MOST_TOKENS
 
 
@@ -29,6 +29,8 @@ class TaskState:
     round: Whole
     rounds: Whole
     version: Whole
+    finished: bool
+    privacy: Privacy | None
     kept_versions: list[Whole]
     enrolment: Literal["open", "token"]
     devices: Devices

@@ -181,6 +181,12 @@ class TaskAdministration:
             self._unwritten.append({"what": audit_log.OPENED, "round": open_round})
         self.write_down()
 
+    def spent(self, *, round: int, **more: Any) -> None:
+        """The privacy budget allows no release after `round`; it is written down once."""
+        if audit_log.last_round(self.server.records, audit_log.SPENT, task=self.name) < 0:
+            self._unwritten.append({"what": audit_log.SPENT, "round": round} | more)
+            self.write_down()
+
     def write_down(self) -> None:
         """Append what happened to rounds; where that fails now, it is tried again after the next round.
 

@@ -17,6 +17,7 @@ from kbdfl.server.records import Records
 BEGINNING = "0" * 64  # before the first entry
 CLOSED = ("round committed", "round abandoned")
 OPENED = "round opened"
+SPENT = "privacy budget spent"
 _ALL = 2**62
 
 

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, g, request
@@ -179,6 +180,13 @@ class _TaskCollector:
         yield self._gauge("kbdfl_ready", "Whether reports can be made durable.", float(service.ready))
         yield self._gauge("kbdfl_round", "The round that is open.", service.round)
         yield self._gauge("kbdfl_model_version", "The model's version.", service.version)
+        if (privacy := service.privacy) is not None:
+            epsilon, budget = privacy["epsilon"], privacy["budget_epsilon"]
+            text = "Spent by all releases so far; infinite where nothing is claimed."
+            yield self._gauge("kbdfl_privacy_epsilon", text, inf if epsilon is None else epsilon)
+            if budget is not None:
+                yield self._gauge("kbdfl_privacy_budget_epsilon", "What may be spent.", budget)
+            yield self._gauge("kbdfl_privacy_releases", "Rows of the ledger.", privacy["releases"])
         yield self._family(GaugeMetricFamily, "kbdfl_phones", "Phones by state.", "state", service.phones())
         yield self._family(CounterMetricFamily, "kbdfl_rounds", "Closed rounds.", "status", rounds)
         phones = {"counted": sums["reports"], "dropped": sums["dropped"], "refused": sums["refused"]}

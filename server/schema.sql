@@ -44,6 +44,19 @@ CREATE TABLE IF NOT EXISTS in_flight (
     saved_s REAL NOT NULL
 );
 
+-- Of a task with privacy: a row a release, kept before the model is, each with the sha256 of the one before it.
+CREATE TABLE IF NOT EXISTS privacy_ledger (
+    number INTEGER PRIMARY KEY,
+    row    TEXT NOT NULL
+);
+
+-- In how many releases each device was counted, and the number of the last one; written with the row of that.
+CREATE TABLE IF NOT EXISTS privacy_parts (
+    device TEXT PRIMARY KEY,
+    count  INTEGER NOT NULL,
+    last   INTEGER NOT NULL REFERENCES privacy_ledger (number)
+) WITHOUT ROWID;
+
 -- Bytes that crossed the socket while a round was open; device '' is everybody who is not enrolled.
 CREATE TABLE IF NOT EXISTS traffic (
     round      INTEGER NOT NULL REFERENCES rounds (round),

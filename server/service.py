@@ -19,14 +19,7 @@ import numpy as np
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator, Finished, Receipt, Wait
-from kbdfl.errors import (
-    Conflict,
-    ModelError,
-    NotFound,
-    ServerUnavailable,
-    TooLarge,
-    WireError,
-)
+from kbdfl.errors import Conflict, ModelError, NotFound, ServerUnavailable, TooLarge, WireError
 from kbdfl.params import write_atomically
 from kbdfl.parts import TooStale
 from kbdfl.rounds import RoundResult
@@ -35,10 +28,11 @@ from kbdfl.server.bodies import Bodies, ModelBody
 from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
 from kbdfl.server.described import described
 from kbdfl.server.postgres.store import PostgresStore
+from kbdfl.server.privacy import abandon_lost, note_spent, told
 from kbdfl.server.secure import SecureRoom
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.traffic import Traffic
-from kbdfl.server.worker import Background, Worker
+from kbdfl.server.worker import Background, Worker, ticker
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +63,7 @@ class TaskService:
         self.secure = SecureRoom(coordinator, self._turn, self.administration, wall_clock=wall_clock)
         self._worker = Worker()
         self._stop = threading.Event()
-        self._ticker = threading.Thread(target=self._tick_forever, name="kbdfl-ticker", daemon=True)
+        self._ticker = ticker(lambda: self.tick(), self._stop, every_s=TICK_S)
         self._bodies = Bodies()
         self._committed_since_start = 0
         self.traffic = Traffic()  # for the server that the application runs on
@@ -86,17 +80,19 @@ class TaskService:
                 self.bundle = open_bundle(self.folder / "model")
             except ModelError as error:
                 log.warning("a bundle is not usable and will be exported again: %s", error)
+        lost = abandon_lost(self._coordinator, self.administration, self._turn.now())
         self._turn.start(self._followed)
         self._worker.start()
         self._ticker.start()
         with self._turn:
-            if lost := self.secure.restart(self._turn.now()):
+            if lost := lost or self.secure.restart(self._turn.now()):
                 self._after(lost)
             if self.bundle is None or self.bundle.version != self._coordinator.version:
                 self._order_export(self._coordinator.round)
-            if self._coordinator.phase == "finished":
+            if self.finished and not lost:  # the worker was told to
                 self._write_metrics()
             self.administration.began(self._store.metrics()[0], open_round=self._open_round)
+            note_spent(self._coordinator, self.administration)
             if self._store.damage:
                 self.administration.note(SERVER, "model damaged", damage=self._store.damage)
             self._turn.changed(awaited=False)
@@ -187,6 +183,14 @@ class TaskService:
     def round(self) -> int:
         return self._coordinator.round
 
+    @property
+    def finished(self) -> bool:
+        return self._coordinator.phase == "finished"
+
+    @property
+    def privacy(self) -> dict[str, Any] | None:
+        return told(self._coordinator.privacy)
+
     def downloaded(self, nbytes: int) -> None:
         self._turn.downloaded(nbytes)
 
@@ -231,7 +235,7 @@ class TaskService:
             if version not in self.kept_versions():
                 raise NotFound(f"versions {self.kept_versions()} are kept, not {version}")
             if self._open_round is None:
-                raise Conflict("all rounds are over, so no version can follow")
+                raise Conflict("the task is finished, so no version can follow")
             model = self._store.model(version)
             self.administration.note(by, "roll back", to=version, before=self._coordinator.version)
             closed = self._coordinator.close(self._turn.now(), instead=model)
@@ -272,7 +276,7 @@ class TaskService:
     def settled(self) -> bool:
         """Whether all rounds are done, measured and exported."""
         with self._turn:
-            over = self._coordinator.phase == "finished" or self.administration.state == STOPPED
+            over = self.finished or self.administration.state == STOPPED
             return over and self._worker.settled
 
     def wait_settled(self, timeout_s: float) -> bool:
@@ -302,6 +306,7 @@ class TaskService:
             "uptime_s": round(self._clock() - self._started_s, 3),
             "phones": phones,
             **described(self.task),
+            "privacy": self.privacy,
             "totals": self._store.totals(),
             "bundle": bundle.summary() if bundle else None,
             "failures": dict(self._worker.failures),
@@ -325,27 +330,18 @@ class TaskService:
                 self._after(closed)
                 self._turn.changed(closed=True)
 
-    def _tick_forever(self) -> None:
-        while not self._stop.wait(TICK_S):
-            try:
-                self.tick()
-            except ServerUnavailable as error:
-                log.error("a deadline could not be kept: %s", error)
-                self._stop.wait(1.0)
-            except Exception:  # a full disk, say: the next tick tries again
-                log.exception("a deadline could not be kept")
-
     def _keep_traffic(self, number: int) -> None:
         if number >= 0 and (crossed := self.traffic.take()):
             self._store.crossed(number, crossed)
 
     @property
     def _open_round(self) -> int | None:
-        return self._coordinator.round if self._coordinator.phase == "open" else None
+        return None if self.finished else self._coordinator.round
 
     def _after(self, closed: RoundResult) -> None:
         self._keep_traffic(closed.round)
         self.administration.ended(closed, open_round=self._open_round)
+        note_spent(self._coordinator, self.administration)
         self._turn.after(functools.partial(self._order, closed.round, closed.status == "committed"))
 
     def _followed(self, before: int) -> None:
@@ -356,7 +352,7 @@ class TaskService:
 
     def _order(self, number: int, committed: bool, *, ours: bool = True) -> None:
         """What is to be done after round `number`."""
-        finished = self._coordinator.phase == "finished"
+        finished = self.finished
         if committed:
             self._committed_since_start += 1
             count = self._committed_since_start

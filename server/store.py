@@ -20,8 +20,10 @@ import numpy as np
 from kbdfl.coordinator import Coordinator
 from kbdfl.errors import ConfigError, ModelError
 from kbdfl.params import ParamSpec, sync_folder
+from kbdfl.privacy import statement
 from kbdfl.rounds import RoundResult, Saved, metrics_row
 from kbdfl.server.database import DATABASE, lock_folder, open_database
+from kbdfl.server.privacy import SqliteBooks
 from kbdfl.server.traffic import UNKNOWN, Crossed
 from kbdfl.server.turns import LocalTurn
 from kbdfl.server.versions import Content, Model, VersionFiles
@@ -38,7 +40,8 @@ class SqliteStore:
 
     `spec` is the layout of the model; a folder that holds another model is refused with ModelError, a folder
     that another process serves with ConfigError. The newest `keep` versions stay on disk; every checkpoint's
-    metadata carries `facts` (JSON values), its round and its version. `damage` says what `load` could not read.
+    metadata carries `facts` (JSON values), its round, its version and what the `books` say of its privacy. `damage`
+    says what `load` could not read.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class SqliteStore:
         self._lock_file = lock_folder(self.folder)
         try:
             self._database = open_database(self.folder / DATABASE, SCHEMA)
+            self.books = SqliteBooks(self._database, self._mutex)
             self._check_fact("spec", spec.hash)
         except BaseException:
             self._lock_file.close()
@@ -147,6 +151,8 @@ class SqliteStore:
             content = None
             if result.status == "committed" or not known:
                 facts = self._facts | {"round": result.round, "version": result.version}
+                if released := self.books.last():
+                    facts["privacy"] = statement(released)
                 content = Content.of(params, server_state, self._spec, facts)
                 self._files.write(result.version, content)
             with self._database:

@@ -56,9 +56,8 @@ class ServedTask:
 
     @property
     def state(self) -> str:
-        """open, paused, stopped; finished once all of its rounds are over."""
-        over = self.service.round >= self.service.task.rule.rounds
-        return "finished" if over else self.service.administration.state
+        """open, paused, stopped; finished once all of its rounds are over, or its privacy budget is spent."""
+        return "finished" if self.service.finished else self.service.administration.state
 
     def claimed(self, device: str) -> str:
         """What names the device to those who count bytes, and with it the task that it works for."""

@@ -1,4 +1,4 @@
-"""One background thread for work that no report should wait for: measuring recall and exporting the model.
+"""One background thread for work that no report should wait for, measuring recall and exporting the model; a ticker.
 
 Each kind of work has one slot. A newer order replaces an older one that has not begun, so a server whose
 rounds are faster than its evaluation measures the newest model and skips those between.
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+
+from kbdfl.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,22 @@ class Background:
     evaluate_every: int = 10
     export: Callable[..., None] | None = None
     export_every: int = 20
+
+
+def ticker(tick: Callable[[], None], stop: threading.Event, *, every_s: float) -> threading.Thread:
+    """A thread, to be started, that calls `tick` again and again until `stop` is set, whatever comes of it."""
+
+    def run() -> None:
+        while not stop.wait(every_s):
+            try:
+                tick()
+            except ServerUnavailable as error:
+                log.error("a deadline could not be kept: %s", error)
+                stop.wait(1.0)
+            except Exception:  # a full disk, say: the next tick tries again
+                log.exception("a deadline could not be kept")
+
+    return threading.Thread(target=run, name="kbdfl-ticker", daemon=True)
 
 
 class Worker:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from kbdfl.errors import Conflict
 from kbdfl.privacy import Central
 from kbdfl.transform import Draws, Transform, Update, decode_chain
 
@@ -36,6 +37,8 @@ class Noised:
         self._central.settle()
 
     def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
+        if self._central.drawn(self._round):
+            raise Conflict(f"round {self._round} is being closed: what comes now is in no sum")
         self._summed.add(decode_chain(self._transforms, update, self._summed.total.size, draws))
         self._devices.add(device)
 

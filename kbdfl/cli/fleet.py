@@ -42,6 +42,12 @@ if TYPE_CHECKING:
 @click.option(
     "--require-secure", is_flag=True, help="Phones take no part in tasks whose server could read an update."
 )
+@click.option(
+    "--phones", "memory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder in which phones remember their parts in tasks that promise privacy, and the sums that they joined, so "
+    "that they keep to it another time too.  [the run's own: RUN/phones]",
+)  # fmt: skip
 @click.option("--name", help="Name of the run folder.")
 @click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs go."
@@ -58,6 +64,7 @@ def fleet(
     population: str | None,
     secure_floor: int,
     require_secure: bool,
+    memory: Path | None,
     name: str | None,
     runs: Path,
     seed: int,
@@ -105,6 +112,7 @@ def fleet(
         )
         for task in bases
     }
+    phones.memory = memory or next(iter(folders.values())).path / "phones"
     play(phones, client, bases=tuple(bases.values()))
     brought = {}
     for task, folder in folders.items():

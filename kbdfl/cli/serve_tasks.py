@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from kbdfl.device_sim.typing.sources import Source
+    from kbdfl.privacy import Central
     from kbdfl.run import Built, RunConfig
     from kbdfl.server.postgres.address import Address
     from kbdfl.server.service import Background
@@ -103,9 +104,12 @@ def _prepare(task: PlannedTask, *, evaluate: bool, export_every: int, address: "
     facts = checkpoint_facts(config, built, round=0, version=0)
     store = _store(task, address, built.task.config.spec, facts)
     try:
-        background = _background(config, built, source, store=store, export_every=export_every)
+        privacy = built.task.central(store.books) if config.algorithm.privacy.on else None
+        background = _background(
+            config, built, source, store=store, privacy=privacy, export_every=export_every
+        )
         random = stream(config.settings.seed, "pace")
-        coordinator = Coordinator(built.task, built.params, store=store, random=random)
+        coordinator = Coordinator(built.task, built.params, store=store, random=random, privacy=privacy)
         write_atomically(task.folder / CONFIG, config.to_toml().encode())
         built.vocabulary.save(task.folder / "tokenizer.json")
     except BaseException:
@@ -133,12 +137,14 @@ def _background(
     source: "Source | None",
     *,
     store: "SqliteStore",
+    privacy: "Central | None",
     export_every: int,
 ) -> "Background":
     """What the server does beside its rounds: recall on the source's held-out users, and bundles."""
     from kbdfl.device_sim.population import held_out_sentences
     from kbdfl.export.run import bundle_facts
     from kbdfl.metrics import evaluation_set, recall
+    from kbdfl.privacy import so_far
     from kbdfl.run import checkpoint_facts
     from kbdfl.server.bundles import write_precisions
     from kbdfl.server.service import Background
@@ -156,7 +162,10 @@ def _background(
 
     def export(params: "np.ndarray", folder: Path, *, round: int, version: int) -> None:
         rows, _ = store.metrics(since=0)
-        facts = bundle_facts(checkpoint_facts(config, built, round=round, version=version), rows)
+        facts = checkpoint_facts(config, built, round=round, version=version)
+        if privacy is not None:
+            facts["privacy"] = so_far(privacy.ledger)  # of all releases so far, of which this is one
+        facts = bundle_facts(facts, rows)
         write_precisions(folder, params=params, config=shape, vocabulary=built.vocabulary, facts=facts)
 
     return Background(

@@ -111,6 +111,7 @@ def _run(
     config: Any, folder: Any, engine: Any, snapshot_s: float, name: str | None, runs: Path
 ) -> dict[str, Any]:
     """Begin a run, or go on with the one in `folder`, to its end; what the command says of it."""
+    from kbdfl import secure
     from kbdfl.device_sim.audit import InvariantBroken
     from kbdfl.device_sim.faults import Storm
     from kbdfl.device_sim.keeping import Keeper
@@ -152,6 +153,8 @@ def _run(
     facts = checkpoint_facts(config, built, round=coordinator.round - 1, version=coordinator.version)
     if rows := books.rows():
         facts["privacy"] = statement(rows[-1])
+    if config.algorithm.secure.on:
+        facts["privacy"] = secure.statement(built.task, simulated=True)
     try:
         checkpoint = folder.save(coordinator.published, built, facts)
         folder.write_fleet(simulation.facts())
@@ -162,7 +165,7 @@ def _run(
     if coordinator.phase == "open":  # its days were over before its rounds
         summary |= simulation.measure()
     said = {"run": str(folder.path), "devices": len(population), "checkpoint": str(checkpoint)} | summary
-    if rows:
+    if "privacy" in facts:
         said["privacy"] = facts["privacy"]
     if isinstance(simulation, Storm):
         said["faults"] = dict(simulation.happened)

@@ -4,7 +4,7 @@ from kbdfl.privacy.ledger import Account, Books, FileBooks, Ledger, MemoryBooks,
 from kbdfl.privacy.participation import Participations, Parts
 from kbdfl.privacy.release import Central, Summing
 from kbdfl.privacy.source import Source
-from kbdfl.privacy.statement import statement
+from kbdfl.privacy.statement import so_far, statement
 from kbdfl.privacy.terms import MECHANISMS, Privacy
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "Row",
     "Source",
     "Summing",
+    "so_far",
     "statement",
 ]

@@ -100,6 +100,18 @@ class Central:
         """Spent so far."""
         return self.ledger.epsilon
 
+    def lost(self, round: int) -> bool:
+        """Whether a former process has booked a release of this round, whose model nobody ever saw.
+
+        The noise that it drew is gone, and another draw over the same sum would be another release.
+        """
+        last = self.ledger.last
+        return last is not None and last.round >= round and not self.drawn(round)
+
+    def drawn(self, round: int) -> bool:
+        """Whether the noise of this round is on its sum, so that nothing can be added to it any more."""
+        return self._released is not None and self._released[0] == round
+
     def may(self, device: str) -> bool:
         """Whether the device may be counted in the next release."""
         return self._participations.may(device, len(self.ledger), self.privacy)
@@ -117,7 +129,7 @@ class Central:
 
         Raises ConfigError where the budget is spent, OSError where the row cannot be kept: then nothing is released.
         """
-        if self._released is not None and self._released[0] == round:
+        if self._released is not None and self.drawn(round):
             return self._released[1]
         noise, clip_norm = self._noise(self._source()), summed.clip_norm
         noised = self._stream.release(

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kbdfl.privacy.ledger import Account, Row, account_of
+from kbdfl.privacy.ledger import Account, Ledger, Row, account_of
 from kbdfl.privacy.terms import Privacy
 
 NOT_COVERED = (
@@ -15,6 +15,13 @@ def statement(row: Row) -> str:
     """What holds of all models that were published up to this release."""
     account = account_of(row)
     return describe(account, released=row.number + 1, rho=row.rho, epsilon=row.epsilon)
+
+
+def so_far(ledger: Ledger) -> str:
+    """What holds of all models that a task has published, before the first of them too."""
+    if ledger.last is None:
+        return describe(ledger.account, released=0, rho=0.0, epsilon=0.0)
+    return statement(ledger.last)
 
 
 def describe(account: Account, *, released: int, rho: float, epsilon: float | None) -> str:

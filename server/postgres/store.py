@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -91,6 +91,11 @@ class PostgresStore:
     ) -> SharedTurn:
         """What a service holds while it asks `coordinator`. The clock is the database's, the same for all."""
         return SharedTurn(self, coordinator)
+
+    @property
+    def books(self) -> NoReturn:
+        """Raises ConfigError: a ledger is one process' own."""
+        raise ConfigError("privacy must be none in PostgreSQL: one process alone keeps its ledger")
 
     def agreed(self, name: str, value: str) -> str:
         """What all who serve the task must agree on: the `value` that the first one of them gave."""

@@ -9,6 +9,7 @@ const $ = (id) => document.getElementById(id);
 const rounds = new Map(); // round -> metrics row; a row comes again when its recall has been measured
 let since = 0;
 let drawn = -1;
+let budget; // of privacy: an epsilon, null without one, undefined where no privacy is promised
 
 const percent = (x, digits = 1) => `${(100 * x).toFixed(digits)} %`;
 function bytes(n) {
@@ -92,7 +93,7 @@ function draw() {
   Plotly.react("chart-recall", [
     line("top-3", at, measured.map((row) => row.recall_top3), "third"),
     line("top-1", at, measured.map((row) => row.recall_top1), "accent"),
-  ], layout({ xaxis: { range: measured.length ? undefined : [0, 10] }, yaxis: { tickformat: ".0%", hoverformat: ".1%" } }), config);
+  ], layout({ xaxis: { range: measured.length ? undefined : [0, 10] }, yaxis: { tickformat: ".1~%", hoverformat: ".1%" } }), config);
 
   const trained = rows.filter((row) => row.train_loss !== null);
   const losses = trained.map((row) => row.train_loss);
@@ -113,6 +114,18 @@ function draw() {
     ...(rows.some((row) => row.refused)
       ? [line("refused", x, rows.map((row) => row.refused ?? 0), "third", { line: { shape: "hv", width: 1.6 } })] : []),
   ], layout({ yaxis: { tickformat: "d", nticks: 6 } }), config);
+  drawEpsilon();
+}
+
+function drawEpsilon() {
+  if (budget === undefined) return;
+  const rows = [...rounds.values()].sort((a, b) => a.round - b.round).filter((row) => row.epsilon !== null);
+  const x = rows.map((row) => row.round);
+  const to = x.length ? Math.max(1, x.at(-1)) : 10;
+  Plotly.react("chart-epsilon", [
+    line("spent", x, rows.map((row) => row.epsilon), "accent", { line: { shape: "hv" } }),
+    ...(budget === null ? [] : [line("budget", [0, to], [budget, budget], "second", { mode: "lines", line: { width: 1.6, dash: "dash" } })]),
+  ], layout({ xaxis: { range: x.length ? undefined : [0, 10] }, yaxis: { hoverformat: ".3f" } }), config);
 }
 
 // figures
@@ -145,6 +158,22 @@ function showRows() {
     }),
   );
 }
+const figure = (x) => (x === null ? "–" : Number(x.toPrecision(3)).toString());
+function showPrivacy(privacy) {
+  $("privacy").hidden = privacy === null;
+  budget = privacy?.budget_epsilon;
+  if (privacy === null) return;
+  const { epsilon } = privacy;
+  set("epsilon", epsilon === null ? "no epsilon" : figure(epsilon));
+  set("budget", epsilon === null ? "can be claimed: there is too little noise"
+    : budget === null ? "epsilon spent, without a budget" : `epsilon spent, of ${figure(budget)}`);
+  pairs("spent", [
+    ["Delta", privacy.delta.toExponential().replace("e+", "e")],
+    ["Rho, zero-concentrated", figure(privacy.rho)],
+    ["Releases", count(privacy.releases)],
+  ]);
+  set("sentence", privacy.sentence);
+}
 const STATES = ["training", "reported", "waiting", "resting"]; // what enrolled phones do in the round in flight
 function showStatus(status) {
   const done = status.totals.committed + status.totals.abandoned;
@@ -152,8 +181,9 @@ function showStatus(status) {
   const held = !finished && status.state !== "open"; // an administrator has paused or stopped it
   $("phase").dataset.phase = held ? status.state : status.phase;
   set("phase", finished ? "finished" : held ? status.state : "learning");
+  const over = status.privacy?.spent ? "The privacy budget is spent" : "All rounds are done";
   set("phase-text", finished
-    ? (status.settled ? "All rounds are done; the keyboard has the final model." : "All rounds are done; the last measurement is running.")
+    ? (status.settled ? `${over}; the keyboard has the final model.` : `${over}; the last measurement is running.`)
     : [`${status.rule.cohort} reports a round`,
       ...(status.rule.concurrency ? [`at most ${count(status.rule.concurrency)} phones at work`]
         : status.rule.over_selection > 1 ? [`${percent(status.rule.over_selection - 1, 0)} more phones invited`] : []),
@@ -166,6 +196,7 @@ function showStatus(status) {
   $("track").setAttribute("aria-valuemax", status.rounds);
   $("track").setAttribute("aria-valuenow", done);
 
+  showPrivacy(status.privacy);
   const totals = status.totals;
   set("up", totals.reports ? bytes(totals.uplink_bytes / totals.reports) : "–");
   const crossed = (n) => (n === null ? "" : `, ${bytes(n)} at the socket`);

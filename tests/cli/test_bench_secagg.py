@@ -84,6 +84,7 @@ def test_a_round_over_http_is_counted_at_the_socket(kbdfl):
     result = json.loads(out)
     # One of the two is silent before it shares, the other before it gives words.
     assert (result["status"], result["survivors"], result["silent"]) == ("committed", 6, 2)
+    assert result["mismatches"] == 0
     assert (result["outcomes"]["reported"], result["outcomes"]["dropped"]) == (6, 2)
     assert result["train_loss"] > 0
     assert 0 < result["message_up_bytes"] < result["socket_up_bytes"]

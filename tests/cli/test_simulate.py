@@ -51,6 +51,21 @@ def test_a_runs_own_config_runs_again_to_the_same_bytes(simulate, final_checkpoi
     assert without_seconds(first) == without_seconds(again)
 
 
+def test_a_secure_task_runs_again_to_the_same_bytes_and_its_bundle_says_what_it_was(
+    simulate, final_checkpoint
+):
+    options = ["--secure", "--secure-devices", 5, "--update-clip-norm", 1, "--cohort", 6, "--min-reports", 5]
+    options += ["--dropout", 0.1, "--upload", "rotate-shared+shared:0.25+fixed:7"]
+    printed, first = simulate("first", *QUICK, *options)
+    _, again = simulate("again", "--config", first / "config.toml")
+    assert final_checkpoint(first) == final_checkpoint(again)
+    assert printed["committed"] == 2
+    said = load_bundle(first / "model").manifest["privacy"]
+    assert said == printed["privacy"]
+    assert "no single update was readable; the server saw sums over at least 5 phones" in said
+    assert said.endswith("This was a simulation: its sums were made without masks.")
+
+
 def test_the_folder_holds_everything_and_the_printed_object_sums_it_up(simulate, without_seconds):
     printed, folder = simulate("whole", *QUICK, "--evaluate-every", 1)
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}

@@ -20,7 +20,7 @@ from kbdfl.device_sim.taken import Taken
 from kbdfl.downlink import Held
 from kbdfl.errors import KbdflError, ModelError, ServerUnavailable, WireError
 from kbdfl.kernels.train import Workspace
-from kbdfl.privacy import Parts
+from kbdfl.privacy import Parts, Privacy
 from kbdfl.wire import decode_model, encode_model
 
 
@@ -580,3 +580,27 @@ def test_a_phone_declines_a_part_that_privacy_does_not_allow(impostor, log, voca
     assert declined.outcome == "declined"
     assert "one part in 5 versions" in declined.detail
     assert taken.kept[assignment.task].count == 1
+
+
+def test_a_phone_refuses_a_server_that_forgot_its_part_though_it_was_started_again(served, log, tmp_path):
+    """Promised is one part, over HTTP: a server that lost its books asks for another, and gets nothing."""
+    algorithm = Algorithm(
+        client=ClientRule(learning_rate=1.0),
+        upload="float32",
+        update_clip_norm=1.0,
+        weights="uniform",
+        privacy=Privacy("gaussian", noise_multiplier=1.0, participations=1),
+    )
+    with served(cohort=1, over_selection=1.0, rounds=3, algorithm=algorithm) as (service, url):
+        client, kept = ServerClient(url), tmp_path / "phones" / "ann.json"
+        words = wait_for_vocabulary(client)
+        assert cycle(Phone(client, log, words, taken=Taken(path=kept))).outcome == "reported"
+        # The same person's phone, whose key the server does not know, so that it may count it again.
+        again = Phone(client, log, words, taken=Taken(path=kept))
+        declined = cycle(again)
+        assert (declined.outcome, declined.uplink_bytes) == ("declined", 0)
+        assert "at most 1 part, and this phone has 1 part, " in declined.detail
+        assert service.status()["totals"]["reports"] == 1
+        assert (
+            cycle(Phone(client, log, words)).outcome == "wait"
+        )  # the place is that phone's until the deadline

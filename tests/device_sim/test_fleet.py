@@ -1,15 +1,18 @@
 """Dozens of phones on a few threads against a real server."""
 
 import threading
+from collections import Counter
 
 import pytest
 
-from kbdfl.algorithms import ClientRule, FedBuff
+from kbdfl.algorithms import Algorithm, ClientRule, FedBuff
 from kbdfl.device_sim import agent
 from kbdfl.device_sim.agent import ServerClient
 from kbdfl.device_sim.fleet import Fleet
 from kbdfl.device_sim.population import Population
 from kbdfl.errors import DataError, KbdflError, ServerUnavailable
+from kbdfl.kernels.train import Workspace
+from kbdfl.privacy import Privacy
 
 
 @pytest.fixture
@@ -87,9 +90,10 @@ def test_every_dropped_phone_of_a_round_is_a_different_one(served, make_fleet, m
     dropped = []
     original = agent.Phone.cycle
 
-    def cycle(self, *, workspace, drops):
+    def cycle(self, *, workspace, drops, **more):
         rounds = []
-        done = original(self, workspace=workspace, drops=lambda a: rounds.append(a.round) or drops(a))
+        watched = lambda a: rounds.append(a.round) or drops(a)  # noqa: E731
+        done = original(self, workspace=workspace, drops=watched, **more)
         if done.outcome == "dropped":
             dropped.append((self.device, rounds[-1]))
         return done
@@ -167,3 +171,36 @@ def test_enrolling_where_nobody_listens_is_one_line(make_fleet, monkeypatch):
     with pytest.raises(ServerUnavailable) as error:
         make_fleet("http://127.0.0.1:9").enrol()
     assert "\n" not in str(error.value)
+
+
+def test_phones_keep_their_promise_in_a_file_and_refuse_another_part_in_the_next_fleet(
+    served, make_fleet, tmp_path
+):
+    """The second server knows nobody: the phones alone know that they have had their part."""
+    algorithm = Algorithm(
+        upload="float32",
+        update_clip_norm=1.0,
+        weights="uniform",
+        privacy=Privacy("gaussian", noise_multiplier=1.0, participations=1),
+    )
+    with served(cohort=3, over_selection=1.0, rounds=2, algorithm=algorithm) as (service, url):
+        fleet = make_fleet(url)
+        fleet.memory = tmp_path / "phones"
+        fleet.enrol()
+        fleet.run()
+        assert sorted(row.devices for row in service._store.books.rows()) == [3, 3]
+    files = list(fleet.memory.iterdir())
+    assert len(files) == 6
+    with served(folder=tmp_path / "forgot", cohort=40, over_selection=1.0, algorithm=algorithm) as (_, url):
+        again = make_fleet(url)
+        again.memory = fleet.memory
+        again.enrol()
+        came = Counter(phone.cycle(workspace=Workspace()).outcome for phone in again.phones)
+        assert came == {"declined": 6, "reported": again.size - 6}
+    assert len(list(fleet.memory.iterdir())) == again.size
+    files[0].write_bytes(b"{")
+    with served(folder=tmp_path / "third", algorithm=algorithm) as (_, url):
+        third = make_fleet(url)
+        third.memory = fleet.memory
+        with pytest.raises(DataError, match="must hold a phone's parts by task"):
+            third.enrol()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from kbdfl.algorithms import Algorithm, ClientRule, Download, FedAvg, FedBuff, Oort
+from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.device_sim.keeping import STATE, Keeper
 from kbdfl.device_sim.population import Population, held_out_sentences
 from kbdfl.device_sim.simulate import Simulation
@@ -42,6 +43,16 @@ RUNS = {
         {},
     ),
     "oort": (Algorithm(selection=Oort()), UNEQUAL, {"deadline_s": 5.0}),
+    "summed unseen": (
+        Algorithm(
+            upload="summable",
+            update_clip_norm=1.0,
+            weights="uniform",
+            secure=SecureAggregation(on=True, devices=4, phase_deadline_s=2.0),
+        ),
+        {"speeds": "heavy-tailed", "dropout": 0.1},
+        {"min_reports": 4},
+    ),
     "weekly": (
         Algorithm(),
         {"availability": "weekly", "speeds": "tiers", "hazard_per_h": 9.0, "rest_s": 600.0},

@@ -1,12 +1,15 @@
 """Several coordinators that serve one task together, one at a time, end where one of them alone does, to the bit."""
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kbdfl.algorithms import Algorithm, FedBuff
 from kbdfl.algorithms.selection import Uniform
-from kbdfl.coordinator import STATE_CLASSES, Assignment
+from kbdfl.coordinator import STATE_CLASSES, Assignment, Coordinator
+from kbdfl.model import init_params
+from kbdfl.privacy import MemoryBooks, Privacy, Source
 from kbdfl.rounds import MemoryStore, Saved
 from kbdfl.snapshot import pack, unpack
 from tests.kbdfl.test_coordinator_summed import ALGORITHMS, DEVICES, coordinate, frame_of, make_task, seen
@@ -130,3 +133,48 @@ def test_what_several_do_in_turns_ends_where_one_alone_does(algorithm, data):
         assert seen(alone)[:4] == together.turn(coordinator, seen)[:4]
         assert seen(alone)[5:] == together.turn(coordinator, seen)[5:]
     assert of_results(alone_store) == of_results(together.store)
+
+
+@pytest.mark.parametrize("name", ["as it is", "control variates", "noise"])
+def test_what_others_have_summed_is_added_once_however_often_the_round_is_closed(name):
+    """The store refuses a round twice; meanwhile one more report is counted elsewhere."""
+    algorithm = SHARED.get(name) or Algorithm(
+        upload="float32", update_clip_norm=0.1, weights="uniform", privacy=Privacy("gaussian", noise_multiplier=1.0)
+    )  # fmt: skip
+    task = make_task(algorithm, cohort=3, min_reports=2, over_selection=1.0)
+
+    def begin(store):
+        privacy = task.central(MemoryBooks(), source=lambda: Source.of_key(bytes(32)))
+        params = init_params(task.config, seed=1)
+        random = np.random.default_rng(1)
+        return Coordinator(task, params, store=store, random=random, privacy=privacy)
+
+    class Refusing(KnowingStore):
+        refuse = 0
+
+        def save(self, *of, **more):
+            if self.refuse:
+                self.refuse -= 1
+                raise OSError("no space left")
+            super().save(*of, **more)
+
+    alone, here, there = begin(KnowingStore()), begin(Refusing()), begin(KnowingStore())
+    parts = [[c.check_in(device, 0.0) for device in DEVICES[:3]] for c in (alone, here, there)]
+    frames = [frame_of(task, part, device) for part, device in zip(parts[0], DEVICES, strict=False)]
+    for device, frame in zip(DEVICES[:2], frames, strict=False):
+        alone.report(device, frame, 1.0)
+    closed = alone.tick(11.0)
+    there.report(DEVICES[0], frames[0], 1.0)
+    here.share(unpack(pack(there.shared(), classes=STATE_CLASSES), classes=STATE_CLASSES))
+    here.elsewhere = lambda: [unpack(pack(there.sums(), classes=STATE_CLASSES), classes=STATE_CLASSES)]
+    here.report(DEVICES[1], frames[1], 1.0)
+    before = pack(here.sums(), classes=STATE_CLASSES)
+    here._store.refuse = 2
+    for _ in range(2):
+        with pytest.raises(OSError, match="no space left"):
+            here.tick(11.0)
+        assert pack(here.sums(), classes=STATE_CLASSES) == before
+    assert here.tick(11.0) == closed
+    np.testing.assert_array_equal(here.params, alone.params)
+    for name, array in alone._server_state.items():
+        np.testing.assert_array_equal(here._server_state[name], array)

@@ -145,7 +145,8 @@ def test_the_statement_says_what_nobody_could_read():
     said = statement(TASK)
     assert "no single update was readable" in said
     assert "sums over at least 3 phones" in said
-    assert "no differential privacy is claimed" in said
+    assert said.endswith("no differential privacy is claimed.")
+    assert "without masks" in statement(TASK, simulated=True)
 
 
 @pytest.mark.parametrize(

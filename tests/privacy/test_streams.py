@@ -4,7 +4,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from scipy.linalg import toeplitz
+from scipy.linalg import block_diag, toeplitz
 
 from kbdfl.errors import ConfigError
 from kbdfl.privacy.banded import UNIT, _loss, coefficients, prefix_variance, squared_norm
@@ -165,6 +165,25 @@ def test_a_banded_matrix_is_exactly_as_sensitive_as_stated(participations):
     stated = stream.squared_sensitivity(rounds=12, participations=participations, separation=4)
     matrix = dense(stream.coefficients, 12)
     assert worst(matrix, participations=participations, separation=4) == pytest.approx(stated)
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (3,), (2, 4), (1, 2, 3, 4, 5, 6)])
+@pytest.mark.parametrize(("participations", "separation"), [(1, 3), (2, 3), (3, 2), (2, 4)])
+def test_streams_that_crashes_cut_off_cost_no_more_than_one_that_was_not(cuts, participations, separation):
+    """After a crash a stream begins anew: what a device moves in all of them together stays within the stated bound."""
+    rounds = 7
+    lengths = np.diff([0, *cuts, rounds])
+    banded, bounds = (
+        Banded(20, separation),
+        {"rounds": rounds, "participations": participations, "separation": separation},
+    )
+    bands = block_diag(*(dense(banded.coefficients, length) for length in lengths))
+    stated = banded.squared_sensitivity(**bounds)
+    assert worst(bands, participations=participations, separation=separation) <= stated * (1 + 1e-12)
+    nodes = block_diag(*(nodes_of(length) for length in lengths))
+    assert worst(nodes, participations=participations, separation=separation) <= Tree().squared_sensitivity(
+        **bounds
+    )
 
 
 def test_directions_do_not_matter_to_a_banded_matrix():

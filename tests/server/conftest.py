@@ -164,7 +164,9 @@ def make_service(tmp_path, vocabulary, clock):
         task = make_task(vocabulary, **rule)
         store = SqliteStore(folder, task.config.spec)
         params = init_params(task.config, seed=1)
-        coordinator = Coordinator(task, params, store=store, random=np.random.default_rng(1))
+        coordinator = Coordinator(
+            task, params, store=store, random=np.random.default_rng(1), privacy=task.central(store.books)
+        )
         service = TaskService(coordinator, store, background=background, clock=clock, wall_clock=lambda: NOW)
         if start:
             service.start()

@@ -13,6 +13,7 @@ from kbdfl.device_sim.secure import ASKED, STEPS, Caution, SecurePart
 from kbdfl.errors import ConfigError, Conflict, WireError
 from kbdfl.params import digest
 from kbdfl.secagg import Floors, messages
+from kbdfl.secagg.payload import bits_for, unpack
 from kbdfl.server.app import create_app
 from kbdfl.server.audit_log import entries
 from kbdfl.server.secure import SecureRoom
@@ -129,6 +130,31 @@ def test_phases_wait_for_those_who_are_missing_and_no_longer_than_their_deadline
     assert go_on(service, parts) == ["reported"] * 3 + ["dropped"] * 2
     (row,) = rows(service)
     assert (row["status"], row["reports"], row["dropped"]) == ("committed", 4, 1)
+
+
+def test_what_reaches_the_server_of_one_phone_is_not_its_words(secured):
+    service, _, parts = secured()
+    sent = []
+    for part in parts:
+        carry = part._client.signed
+
+        def watched(key, method, path, *, body=b"", carry=carry, **more):
+            sent.append((path.rpartition("/")[2], body))
+            return carry(key, method, path, body=body, **more)
+
+        part._client.signed = watched
+    go_on(service, parts, 5)
+    assert rows(service)[0]["reports"] == 5
+    masked = [messages.Masked.decode(body).words for step, body in sent if step == "mask"]
+    size, bits = len(parts[0].words), bits_for(5, 127)
+    given = np.array([part.words for part in parts]) % 2**bits
+    seen = np.array([unpack(words, size, bits) for words in masked])
+    # Masked words are uniform: they meet any given ones by chance, and look like none of the phones'.
+    for words in seen:
+        assert all((words == other).mean() < 0.2 for other in given)
+    # And nothing else is sent, nor anything as long as a report beside the words.
+    assert {step for step, body in sent if body} == set(STEPS)
+    assert max(len(body) for _, body in sent) < size * bits / 8 + 1_000
 
 
 @pytest.mark.parametrize("step", range(5))
@@ -279,6 +305,7 @@ def test_a_server_that_dies_in_a_session_has_counted_nobody_and_begins_another_r
     for phone in phones:
         phone.client = client
     assert [part.go_on()[0] for part in parts] == ["late"] * 5
+    assert "the server was begun anew" in parts[0].go_on()[2]
     parts = [take_part(phone, joined=seen) for phone, seen in zip(phones, joined, strict=True)]
     assert {part.assignment.round for part in parts} == {1}
     assert go_on(again, parts, 5) == ["reported"] * 5

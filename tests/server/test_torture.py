@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from tests.server import torture_postgres
+from tests.server import torture_postgres, torture_privacy
 from tests.server.torture import torture
 
 KILLS = int(os.environ.get("KBDFL_KILLS", "6"))
@@ -20,6 +20,12 @@ def test_a_server_that_is_killed_loses_nothing_and_counts_nothing_twice(tmp_path
     found = torture(tmp_path, kills=KILLS, seed=20_260)
     assert (found["kills"], found["lost"]) == (KILLS, 0)
     assert found["acknowledged"] > 10
+
+
+@pytest.mark.timeout(0)
+def test_a_server_that_is_killed_books_every_release_once_before_its_model(tmp_path):
+    found = torture_privacy.torment(tmp_path, kills=max(3, KILLS // 10), seed=5)
+    assert found["releases"] > 5
 
 
 @NEEDS_CC
