@@ -8,11 +8,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.utilities import build_http_date
 
 from kbdfl.errors import ConfigError
 from kbdfl.server.problems import CONTENT_TYPE, document
@@ -43,9 +45,17 @@ class _ProblemTask(ErrorTask):
         self.write(body)
 
 
+_date = lru_cache(maxsize=2)(build_http_date)  # it changes once a second
+
+
 class _Task(WSGITask):
     def get_environment(self) -> dict:
         return super().get_environment() | {CLAIM: self.channel.claim}
+
+    def write(self, data: bytes) -> None:
+        if not self.wrote_header:
+            self.response_headers.append(("Date", _date(int(self.start_time))))
+        super().write(data)
 
 
 class Dispatcher(ThreadedTaskDispatcher):

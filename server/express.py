@@ -4,13 +4,15 @@ What is said is what `kbdfl.server.answers` says, as in the views of `device_api
 them goes on to Flask, before anything of its body is read.
 """
 
-import json
 import logging
 import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any
+
+from msgspec.json import encode
 
 from kbdfl.errors import KbdflError
 from kbdfl.server.answers import BINARY, JSON, Asked, Told, check_in, report
@@ -80,7 +82,7 @@ class Express:
         status, content_type, retry_s, task = 200, JSON, None, named or self._served.first.name
         try:
             told = answer(self._served, asked)
-            content, outcome = json.dumps(told.document).encode(), told.outcome
+            content, outcome = encode(told.document), told.outcome
             retry_s, task = told.retry_after_s, told.task.name
         except KbdflError as error:
             status, content_type, retry_s = error.status, CONTENT_TYPE, error.retry_after_s
@@ -113,6 +115,12 @@ def _ordinary(environ: dict[str, Any], kind: str, most: int) -> bool:
     return environ.get("CONTENT_TYPE") == kind or (length == "0" and kind == JSON)
 
 
+@cache
+def _key(name: str) -> str:
+    """What WSGI calls a header; the code names few of them."""
+    return "HTTP_" + name.upper().replace("-", "_")
+
+
 class _Headers(Mapping[str, str]):
     """A request's headers by their own names."""
 
@@ -120,7 +128,7 @@ class _Headers(Mapping[str, str]):
         self._environ = environ
 
     def __getitem__(self, name: str) -> str:
-        return self._environ["HTTP_" + name.upper().replace("-", "_")]
+        return self._environ[_key(name)]
 
     def __iter__(self) -> Iterator[str]:
         return (key for key in self._environ if key.startswith("HTTP_"))

@@ -17,9 +17,8 @@ from kbdfl.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
 
-GATHER_S = (
-    0.01  # between two copies: who comes meanwhile shares the next one, and a lone report waits for nothing
-)
+# Between two copies: who comes meanwhile shares the next one, and a lone report waits for nothing.
+GATHER_S = 0.01
 AGAIN_S = 0.2  # after a failure
 LAZY_S = 0.5  # until what nobody waits for is kept
 PATIENCE_S = 30.0  # that a report waits for

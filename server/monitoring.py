@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from math import inf
 from typing import Any
 
@@ -66,6 +67,10 @@ def install(app: Flask, served: Tasks) -> Counted:
     app.extensions[REGISTRY] = registry
     app.register_blueprint(monitoring)
 
+    # Labels are bounded, and finding the counter that has them takes longer than counting.
+    of_seconds = cache(seconds.labels)
+    of_result = cache(lambda kind, *labels: counters[kind].labels(*labels))
+
     def counted(
         endpoint: str,
         status: int,
@@ -77,9 +82,9 @@ def install(app: Flask, served: Tasks) -> Counted:
         up_bytes: int,
         down_bytes: int,
     ) -> None:
-        seconds.labels(endpoint, status).observe(took_s)
+        of_seconds(endpoint, status).observe(took_s)
         if kind := COUNTED.get(endpoint):
-            counters[kind].labels(task if served.known(task) else NOWHERE, outcome).inc()
+            of_result(kind, task if served.known(task) else NOWHERE, outcome).inc()
         if log.isEnabledFor(logging.INFO):
             fields = {
                 "method": method,

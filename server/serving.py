@@ -1,6 +1,7 @@
 """The WSGI server: waitress, tuned for bodies of a megabyte over connections that stay open."""
 
 import errno
+import gc
 import logging
 import signal
 import socket
@@ -154,6 +155,8 @@ def running(
 def serve(server: HttpServer) -> None:
     """Serve in the main thread until SIGTERM or SIGINT."""
     signals = (signal.SIGTERM, signal.SIGINT)
+    gc.collect()
+    gc.freeze()  # what there is now stays, and to look through it time and again holds up everybody
     before = {number: signal.signal(number, lambda *_: server.stop()) for number in signals}
     try:
         server.run()

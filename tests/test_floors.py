@@ -54,6 +54,7 @@ DOORS = {
         "kbdfl.server.admin_messages",
         "kbdfl.server.operations",
         "kbdfl.server.openapi",
+        "kbdfl.server.express",
     ],
     "prometheus_client": ["kbdfl.server.monitoring"],
     "onnx": ["kbdfl.export"],
