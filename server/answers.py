@@ -45,7 +45,7 @@ def parse_object(body: bytes, kind: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A signed POST to the `path` of the task `name`, or of none: its `body` of the media type `kind`.
+    """A signed request to the `path` of the task `name`, or of none: its `body` of the media type `kind`.
 
     `claim` is called with the device that it is from.
     """
@@ -56,6 +56,7 @@ class Asked:
     body: bytes
     kind: str
     claim: Claim | None
+    method: str = "POST"
 
 
 def check_in(served: Tasks, asked: Asked) -> Told:
@@ -98,8 +99,7 @@ def report(served: Tasks, asked: Asked, *, number: int) -> Told:
     task = served.find(asked.name)
     administration = task.service.administration
     try:
-        caller = _admitted(task, asked)
-        _claim(task, asked, caller)
+        caller = signed(task, asked)
         receipt = task.service.report(caller.device, number, asked.body)
     except KbdflError as error:
         administration.refused(error)
@@ -111,12 +111,19 @@ def report(served: Tasks, asked: Asked, *, number: int) -> Told:
     return Told({"accepted": True, "duplicate": again}, outcome, task)
 
 
+def signed(task: ServedTask, asked: Asked) -> Caller:
+    """The enrolled device that signed a request, whose bytes are counted as its; raises what `gate.admit` raises."""
+    caller = _admitted(task, asked)
+    _claim(task, asked, caller)
+    return caller
+
+
 def _admitted(task: ServedTask, asked: Asked) -> Caller:
     server = task.service.administration.server
     return admit(
         server.registry,
         server.nonces,
-        method="POST",
+        method=asked.method,
         path=asked.path,
         body=asked.body,
         headers=asked.headers,

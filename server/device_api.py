@@ -21,7 +21,7 @@ from kbdfl.server import answers
 from kbdfl.server.addresses import TaskBlueprint, answered_by, current, named, service, tasks
 from kbdfl.server.answers import JSON, Asked, Told, parse_object
 from kbdfl.server.bodies import ModelBody
-from kbdfl.server.gate import Caller, admit
+from kbdfl.server.gate import Caller
 from kbdfl.server.outcomes import note
 from kbdfl.server.rates import ENROL
 from kbdfl.server.traffic import CLAIM
@@ -49,20 +49,8 @@ def reply(value: dict) -> Response:
 
 
 def signed(body: bytes) -> Caller:
-    """The enrolled device that signed this request, whose bytes are counted as its; raises what `gate.admit` raises."""
-    administration = tasks().administration
-    caller = admit(
-        administration.registry,
-        administration.nonces,
-        method=request.method,
-        path=request.path,
-        body=body,
-        headers=request.headers,
-        now=service().wall_clock(),
-    )
-    if claim := request.environ.get(CLAIM):
-        claim(current().claimed(caller.device))
-    return caller
+    """The enrolled device that signed this request; raises what `answers.signed` raises."""
+    return answers.signed(current(), _asked(body))
 
 
 @device_api.post("/enrol")
@@ -91,20 +79,21 @@ def check_in() -> Response:
 
     One that names its population gets a part in any task for that, and is told where the task's addresses begin.
     """
-    told = answers.check_in(tasks(), _asked())
+    told = answers.check_in(tasks(), _asked(request.get_data(cache=False)))
     if named() is None:
         answered_by(told.task)
     return _told(told)
 
 
-def _asked() -> Asked:
+def _asked(body: bytes) -> Asked:
     return Asked(
         named(),
         request.path,
         request.headers,
-        request.get_data(cache=False),
+        body,
         request.mimetype,
         request.environ.get(CLAIM),
+        request.method,
     )
 
 
@@ -159,4 +148,4 @@ def _fetched(body_of: Callable[[], ModelBody], late: Callable[[], bool]) -> Resp
 @device_api.post("/rounds/<int:number>/report")
 def report(number: int) -> Response:
     """A phone's frame; the answer goes out after the report was counted."""
-    return _told(answers.report(tasks(), _asked(), number=number))
+    return _told(answers.report(tasks(), _asked(request.get_data(cache=False)), number=number))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from kbdfl.cli.bench.load import Lane, Load, percentile
+from kbdfl.cli.bench.load import Load, percentile
 
 if TYPE_CHECKING:
     from kbdfl.cli.server_process import Served
@@ -31,7 +31,7 @@ def laps(load: Load, served: "Served", *, clients: int, duration_s: float) -> tu
             if crowded:
                 held = min(held, sum(map(_open, sockets)))
         for name, lane in lanes.items():
-            found[name, crowded] += _since(lane, before[name])
+            found[name, crowded] += lane.latencies_s[before[name] :]
     tails = {key: percentile(values, 0.99) for key, values in found.items()}
     facts: dict[str, Any] = {"slow_clients": clients, "slow_clients_held": held}
     for name in lanes:
@@ -40,10 +40,6 @@ def laps(load: Load, served: "Served", *, clients: int, duration_s: float) -> tu
         facts[f"{name}_p99_ms_beside_slow"] = beside and round(1_000 * beside, 2)
         facts[f"{name}_p99_ratio"] = round(beside / without, 2) if without and beside else None
     return elapsed_s, facts
-
-
-def _since(lane: Lane, place: int) -> list[float]:
-    return lane.latencies_s[place:]
 
 
 @contextmanager
