@@ -56,13 +56,15 @@ def create_app(
             response.headers[name] = _joined(value, more) if more else value
         return response
 
-    app.wsgi_app = Express(  # type: ignore[method-assign]
+    express = Express(
         app.wsgi_app,
         tasks,
         most_report_bytes=tasks.max_report_bytes,
         headers=SECURITY_HEADERS,
         counted=counted,
     )
+    app.extensions["kbdfl.express"] = express
+    app.wsgi_app = express  # type: ignore[method-assign]
     return app
 
 

@@ -1,22 +1,22 @@
 """A connection of waitress's that counts what crosses it, answers what is quick at once, and may speak TLS.
 
 A request of waitress's goes to one of its threads and comes back, which takes longer than a check-in takes to answer.
-What the `Dispatcher` calls quick is answered where it was read, in the thread of the loop.
+What a `kbdfl.server.plain.Quick` takes is read and answered without it, in the thread of the loop.
 """
 
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from waitress.channel import HTTPChannel
-from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
+from waitress.task import ErrorTask, WSGITask
 from waitress.utilities import build_http_date
 
 from kbdfl.errors import ConfigError
+from kbdfl.server.plain import read
 from kbdfl.server.problems import CONTENT_TYPE, document
 from kbdfl.server.traffic import CLAIM, UNKNOWN
 
@@ -24,12 +24,7 @@ ARRIVAL_S = (
     120.0  # from a request's first byte to its last; without a limit, a byte a minute would keep a connection
 )
 
-Quick = Callable[[str, str], bool]  # whether a request of this method to this path is answered at once
-
-
-def never(method: str, path: str) -> bool:
-    """Nothing is quick."""
-    return False
+WITH_HEAD_BYTES = 65_536  # of a body at most that is sent together with the head before it
 
 
 class _ProblemTask(ErrorTask):
@@ -53,34 +48,19 @@ class _Task(WSGITask):
         return super().get_environment() | {CLAIM: self.channel.claim}
 
     def write(self, data: bytes) -> None:
-        if not self.wrote_header:
-            self.response_headers.append(("Date", _date(int(self.start_time))))
-        super().write(data)
-
-
-class Dispatcher(ThreadedTaskDispatcher):
-    """waitress's threads, but for what is `quick`: that is answered by the thread that calls `here` before it reads."""
-
-    def __init__(self, threads: int, quick: Quick) -> None:
-        super().__init__()
-        self._quick = quick
-        self._loop: threading.Thread | None = None
-        self.set_thread_count(threads)
-
-    def here(self) -> None:
-        """This thread is the one that reads."""
-        self._loop = threading.current_thread()
-
-    @property
-    def is_here(self) -> bool:
-        return threading.current_thread() is self._loop
-
-    def add_task(self, channel: "Connection") -> None:
-        request = channel.requests[0]
-        if self.is_here and not request.error and self._quick(request.command, request.path):
-            channel.at_once = True
+        if self.wrote_header:
+            super().write(data)
+            return
+        self.response_headers.append(("Date", _date(int(self.start_time))))
+        if (
+            self.has_body and self.content_length == len(data) <= WITH_HEAD_BYTES
+        ):  # one call of the system's, not two
+            head = self.build_response_header()
+            self.wrote_header = True
+            self.content_bytes_written = len(data)
+            self.channel.write_soon(head + data)
         else:
-            super().add_task(channel)
+            super().write(data)
 
 
 class _NothingYet(Exception):
@@ -92,7 +72,7 @@ class Connection(HTTPChannel):
 
     task_class = _Task
     error_task_class = _ProblemTask
-    at_once = False  # a request is to be answered as soon as what was read is parsed
+    _held = b""  # the beginning of a quick request
     _device = UNKNOWN  # whom the request in hand, or the one before, came from
     _unclaimed = 0  # bytes of the request in hand
     _incoming = 0  # bytes that were read for the next one, which may be while the one in hand ends
@@ -116,15 +96,27 @@ class Connection(HTTPChannel):
 
     def handle_read(self) -> None:
         super().handle_read()
-        if self.request is None:
+        if self.request is None and not self._held:
             self._arriving_s = None
         elif self._arriving_s is None:
             self._arriving_s = time.monotonic()
-        while self.at_once:  # more than once, if requests came together
-            self.at_once = False
-            self.service()
-            if self.writable():
-                self.handle_write()
+
+    def received(self, data: bytes) -> bool:
+        quick = self.server.quick
+        if quick is None or self.request is not None or self.requests or not self.readable():
+            return bool(super().received(data))
+        data, self._held = self._held + data, b""
+        request = read(data)
+        if request is None or not quick.takes(request):
+            return bool(super().received(data))
+        if not request.whole:
+            self._held = data
+        else:
+            self._begin()
+            reply = quick.answer(request, self.claim)
+            answer = reply.encode(date=_date(int(time.time())), server=self.server.adj.ident)
+            self.write_soon(answer[self.send(answer) :])
+        return True
 
     def readable(self) -> bool:
         # Asked at least once a second.
@@ -133,12 +125,15 @@ class Connection(HTTPChannel):
         return super().readable()
 
     def service(self) -> None:
+        self._begin()
+        super().service()
+
+    def _begin(self) -> None:
         # Nothing is read until the last answer was sent, nor while a request waits for this: all that was read is its
         # own. What nobody claims is counted by the next request, which another thread may begin as this one ends.
         self._count_read(UNKNOWN)
         self._device = UNKNOWN
         self._unclaimed, self._incoming = self._incoming, 0
-        super().service()
 
     def handle_close(self) -> None:
         self._count_read(UNKNOWN)

@@ -1,7 +1,8 @@
 """Check-ins and reports past Flask, which takes longer around them than they do themselves.
 
 What is said is what `kbdfl.server.answers` says, as in the views of `device_api`. Whatever is not an ordinary one of
-them goes on to Flask, before anything of its body is read.
+them goes on to Flask, before anything of its body is read. Check-ins wait for nothing, so they may also be answered
+past waitress (`plain`).
 """
 
 import logging
@@ -17,7 +18,8 @@ from msgspec.json import encode
 from kbdfl.errors import KbdflError
 from kbdfl.server.answers import BINARY, JSON, Asked, Told, check_in, report
 from kbdfl.server.outcomes import outcome_of
-from kbdfl.server.problems import CONTENT_TYPE, FAILED, document, reason_of
+from kbdfl.server.plain import Plain, Reply, status_line
+from kbdfl.server.problems import CONTENT_TYPE, FAILED, document
 from kbdfl.server.tasks import Tasks
 from kbdfl.server.traffic import CLAIM
 
@@ -31,13 +33,10 @@ MOST_OFFER_BYTES = 4_096  # of an ordinary check-in
 Wsgi = Callable[[dict, Callable], Iterable[bytes]]
 
 
-def is_check_in(method: str, path: str) -> bool:
-    """Whether a request is answered at once, where nothing that it needs is waited for."""
-    return method == "POST" and CHECK_IN.fullmatch(path) is not None
-
-
 class Express:
-    """A WSGI application around `app`, Flask's. `counted` is told of each request as `kbdfl.server.monitoring` is.
+    """A WSGI application around `app`, Flask's, which is a `kbdfl.server.plain.Quick` too.
+
+    `counted` is told of each request as `kbdfl.server.monitoring` is.
 
     Longer reports than `most_report_bytes` are Flask's to refuse.
     """
@@ -58,28 +57,41 @@ class Express:
         path = environ["PATH_INFO"]
         if environ["REQUEST_METHOD"] == "POST":
             if (found := CHECK_IN.fullmatch(path)) and _ordinary(environ, JSON, MOST_OFFER_BYTES):
-                return self._answer(environ, start_response, "check_in", found[1], JSON, check_in)
-            if (found := REPORT.fullmatch(path)) and _ordinary(environ, BINARY, self._most):
+                reply = self._reply("check_in", _asked(environ, found[1], JSON), check_in)
+            elif (found := REPORT.fullmatch(path)) and _ordinary(environ, BINARY, self._most):
                 number = int(found[2])
-                return self._answer(
-                    environ, start_response, "report", found[1], BINARY,
+                reply = self._reply(
+                    "report",
+                    _asked(environ, found[1], BINARY),
                     lambda served, asked: report(served, asked, number=number),
-                )  # fmt: skip
+                )
+            else:
+                return self._app(environ, start_response)
+            start_response(status_line(reply.status), list(reply.headers))
+            return [reply.content]
         return self._app(environ, start_response)
 
-    def _answer(
-        self,
-        environ: dict,
-        start_response: Callable,
-        view: str,
-        named: str | None,
-        kind: str,
-        answer: Callable[[Tasks, Asked], Told],
-    ) -> Iterable[bytes]:
+    def takes(self, request: Plain) -> bool:
+        """Whether it is an ordinary check-in."""
+        return (
+            request.method == "POST"
+            and CHECK_IN.fullmatch(request.path) is not None
+            and request.length <= MOST_OFFER_BYTES
+            and (request.headers.get("Content-Type") == JSON or not request.length)
+        )
+
+    def answer(self, request: Plain, claim: Callable[[str], None]) -> Reply:
+        """What a check-in is told."""
+        found = CHECK_IN.fullmatch(request.path)
+        named = found[1] if found else None
+        return self._reply(
+            "check_in", Asked(named, request.path, request.headers, request.body, JSON, claim), check_in
+        )
+
+    def _reply(self, view: str, asked: Asked, answer: Callable[[Tasks, Asked], Told]) -> Reply:
         began = time.perf_counter()
-        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        asked = Asked(named, environ["PATH_INFO"], _Headers(environ), body, kind, environ.get(CLAIM))
-        status, content_type, retry_s, task = 200, JSON, None, named or self._served.first.name
+        status, content_type, retry_s = 200, JSON, None
+        task = asked.name or self._served.first.name
         try:
             told = answer(self._served, asked)
             content, outcome = encode(told.document), told.outcome
@@ -93,7 +105,6 @@ class Express:
         headers = [("Content-Type", content_type), ("Content-Length", str(len(content))), *self._headers]
         if retry_s is not None:
             headers.append(("Retry-After", str(math.ceil(retry_s))))
-        start_response(f"{status} {reason_of(status)}", headers)
         self._counted(
             f"device_api.{view}",
             status,
@@ -101,10 +112,15 @@ class Express:
             time.perf_counter() - began,
             task=task,
             method="POST",
-            up_bytes=len(body),
+            up_bytes=len(asked.body),
             down_bytes=len(content),
         )
-        return [content]
+        return Reply(status, headers, content)
+
+
+def _asked(environ: dict[str, Any], named: str | None, kind: str) -> Asked:
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    return Asked(named, environ["PATH_INFO"], _Headers(environ), body, kind, environ.get(CLAIM))
 
 
 def _ordinary(environ: dict[str, Any], kind: str, most: int) -> bool:

@@ -68,7 +68,9 @@ class Nonces:
                     return Use(False, False, bool(found & 1), key, place)
             if self._count() >= self._most:
                 raise ServerUnavailable(f"{self._most} requests are remembered, which is the most; try again")
-            self._minutes.setdefault(minute, _Table()).put(key, value)
+            if minute not in self._minutes:
+                self._minutes[minute] = _Table()
+            self._minutes[minute].put(key, value)
             return Use(True, signed_s >= self._from_s, False, key, minute)
 
     def mark(self, use: Use) -> None:

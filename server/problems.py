@@ -14,11 +14,6 @@ CONTENT_TYPE = "application/problem+json"
 FAILED = "the server failed at this request; its log says why"
 
 
-def reason_of(status: int) -> str:
-    """What HTTP calls a status."""
-    return HTTPStatus(status).phrase
-
-
 def document(status: int, detail: str) -> bytes:
     """The body of a problem document."""
     return json.dumps({"title": HTTPStatus(status).phrase, "status": status, "detail": detail}).encode()

@@ -15,7 +15,8 @@ from typing import Any
 from waitress.server import create_server
 
 from kbdfl.errors import ConfigError
-from kbdfl.server.connections import Dispatcher, Quick, connection_class, never
+from kbdfl.server.connections import connection_class
+from kbdfl.server.plain import Quick
 from kbdfl.server.polling import Loop
 from kbdfl.server.traffic import Traffic
 
@@ -52,8 +53,8 @@ def listen(host: str, port: int) -> socket.socket:
 class HttpServer:
     """An application on a listening socket; `run` serves until `stop`. `traffic` counts what crosses.
 
-    A request that comes through the proxy at the address `trusted_proxy` is from whom the proxy says. What is `quick`
-    is answered by the thread that reads: it must not wait for anything.
+    A request that comes through the proxy at the address `trusted_proxy` is from whom the proxy says. What `quick`
+    takes is answered by the thread that reads.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class HttpServer:
         max_body_bytes: int,
         traffic: Traffic | None = None,
         trusted_proxy: str | None = None,
-        quick: Quick = never,
+        quick: Quick | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         believed = {"x-forwarded-for", "x-forwarded-proto"} if trusted_proxy else set()
@@ -75,12 +76,12 @@ class HttpServer:
         self._closed = False
         self._sockets: dict = {}
         self._scheme = "http" if tls is None else "https"
-        self._dispatcher = Dispatcher(threads, quick)
+        self._loop_thread = 0
         self._server = create_server(
             app,
             map=self._sockets,
-            _dispatcher=self._dispatcher,
             sockets=[listener],
+            threads=threads,
             ident="kbdfl",
             url_scheme=self._scheme,
             backlog=BACKLOG,
@@ -98,6 +99,7 @@ class HttpServer:
         self._server.channel_class = connection_class(tls)
         self._server.pull_trigger = self._wake
         self._server.traffic = traffic or Traffic()
+        self._server.quick = quick
         self.host, self.port = listener.getsockname()[:2]
 
     @property
@@ -109,7 +111,7 @@ class HttpServer:
     def run(self) -> None:
         """Serve in this thread until `stop` is called; answers in progress are finished."""
         loop = Loop(self._sockets)
-        self._dispatcher.here()
+        self._loop_thread = threading.get_ident()
         while not self._stopping.is_set():
             loop.turn(1.0)
         self._server.accepting = False
@@ -129,7 +131,7 @@ class HttpServer:
                 self._server.trigger.pull_trigger()
 
     def _wake(self) -> None:
-        if not self._dispatcher.is_here:
+        if threading.get_ident() != self._loop_thread:
             self._server.trigger.pull_trigger()
 
     def _busy(self) -> bool:

@@ -78,9 +78,7 @@ def serve(
     from kbdfl.params import write_atomically
     from kbdfl.server import logs, serving
     from kbdfl.server.app import create_app
-    from kbdfl.server.connections import never
     from kbdfl.server.credentials import Credentials, token_of
-    from kbdfl.server.express import is_check_in
 
     logs.configure(log_format, log_level)
     plan = plan_of(folder, options, named)
@@ -95,16 +93,17 @@ def serve(
             plan, evaluate=not no_evaluate, export_every=export_every, database=database, **shared
         ) as tasks,
     ):
+        app = create_app(
+            tasks, credentials=credentials, secure_cookies=tls is not None or not guard.near(host)
+        )
         server = serving.HttpServer(
-            create_app(
-                tasks, credentials=credentials, secure_cookies=tls is not None or not guard.near(host)
-            ),
+            app,
             listener,
             threads=threads,
             max_body_bytes=tasks.max_report_bytes,
             traffic=tasks.traffic,
             trusted_proxy=guard.trusted_proxy,
-            quick=is_check_in if database is None else never,
+            quick=app.extensions["kbdfl.express"] if database is None else None,  # a database is waited for
             tls=tls,
         )
         links = {"dashboard": f"{server.url}/", "keyboard": f"{server.url}/keyboard"}

@@ -4,6 +4,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +23,7 @@ from cryptography.x509.oid import NameOID
 from kbdfl.errors import ConfigError
 from kbdfl.server import connections
 from kbdfl.server.connections import tls_context
+from kbdfl.server.plain import Reply
 from kbdfl.server.serving import running
 
 
@@ -34,8 +36,15 @@ def application(environ, start):
     return [answer]
 
 
-def quick(method, path):
-    return method == "POST" and path == "/quick"
+class Quick:
+    """Answers posts to /quick as `application` would."""
+
+    def takes(self, request):
+        return request.method == "POST" and request.path == "/quick"
+
+    def answer(self, request, claim):
+        content = f"{threading.current_thread().name} quick {len(request.body)} ".encode()
+        return Reply(200, [("Content-Length", str(len(content)))], content)
 
 
 def talk(connection, path, body=b"", method="POST"):
@@ -45,7 +54,7 @@ def talk(connection, path, body=b"", method="POST"):
 
 @pytest.fixture
 def server():
-    with running(application, quick=quick) as server:
+    with running(application, quick=Quick()) as server:
         yield server
 
 
@@ -58,28 +67,55 @@ def test_what_is_quick_is_answered_by_the_thread_that_reads(server):
     assert all(name.startswith(b"waitress") for name in (by[1], by[3]))
 
 
-def test_quick_requests_that_come_together_are_answered_in_turn(server):
-    request = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s"
-    sent = b"".join(
-        request % (path, size, b"z" * size)
-        for path, size in [(b"/quick", 1), (b"/quick", 2), (b"/slow", 3), (b"/quick", 4), (b"/quick", 5)]
-    )
+def sent(connection, data, answers):
+    """What comes back until there are so many answers."""
+    connection.sendall(data)
+    got = b""
+    while got.count(b"HTTP/1.1 200 OK") < answers or not got.endswith(b" "):
+        got += connection.recv(65536)
+    return [part.partition(b"\r\n\r\n")[2].split() for part in got.split(b"HTTP/1.1 200 OK")[1:]]
+
+
+def post(path, size, more=b""):
+    request = b"POST %s HTTP/1.1\r\nHost: x\r\n%sContent-Length: %d\r\n\r\n%s"
+    return request % (path, more, size, b"z" * size)
+
+
+def test_requests_that_come_together_are_answered_in_turn_by_waitress(server):
+    paths = [(b"/quick", 1), (b"/quick", 2), (b"/slow", 3), (b"/quick", 4), (b"/quick", 5)]
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        connection.sendall(sent)
-        answer = b""
-        while answer.count(b"HTTP/1.1 200") < 5 or not answer.endswith(b" 5 "):
-            answer += connection.recv(65536)
-    sizes = [part.rsplit(b" ", 2)[1] for part in answer.split(b"HTTP/1.1 200 OK")[1:]]
-    assert sizes == [b"1", b"2", b"3", b"4", b"5"]
+        answers = sent(connection, b"".join(post(*each) for each in paths), 5)
+    assert [size for _, _, size in answers] == [b"1", b"2", b"3", b"4", b"5"]
+    assert {kind for _, kind, _ in answers} == {b"http"}
 
 
-def test_a_request_that_does_not_arrive_whole_in_time_ends_its_connection(server, monkeypatch):
+def test_a_quick_request_may_come_in_two_parts(server):
+    request = post(b"/quick", 9)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for cut in (len(request) - 9, len(request) - 1, 30):
+            connection.sendall(request[:cut])
+            time.sleep(0.1)
+            (answer,) = sent(connection, request[cut:], 1)
+            assert answer[1:] == [b"quick" if cut > 30 else b"http", b"9"]  # the head must come whole
+
+
+def test_what_is_not_plain_is_read_by_waitress(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        (answer,) = sent(connection, post(b"/quick", 3, b"Connection: keep-alive\r\n"), 1)
+        assert answer[1:] == [b"http", b"3"]
+        (answer,) = sent(connection, post(b"/quick", 3), 1)
+        assert answer[1:] == [b"quick", b"3"]
+
+
+@pytest.mark.parametrize("path", [b"/slow", b"/quick"])
+def test_a_request_that_does_not_arrive_whole_in_time_ends_its_connection(path, server, monkeypatch):
     monkeypatch.setattr(connections, "ARRIVAL_S", 0.5)
     with (
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as dripping,
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as idle,
     ):
-        dripping.sendall(b"POST /slow HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n")
+        dripping.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" % path)
         ended = False
         for _ in range(100):  # a byte at a time, so that the connection is never idle
             try:
@@ -128,7 +164,7 @@ def pem(tmp_path_factory):
 
 @pytest.fixture
 def secured(pem):
-    with running(application, quick=quick, tls=tls_context(*pem), max_body_bytes=2**24) as server:
+    with running(application, quick=Quick(), tls=tls_context(*pem), max_body_bytes=2**24) as server:
         yield server
 
 

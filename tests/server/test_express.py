@@ -3,16 +3,18 @@
 import json
 
 import pytest
+from flask import Response
 
 from kbdfl.identity import sign_request
 from kbdfl.server.app import create_app
-from kbdfl.server.express import Express, is_check_in
+from kbdfl.server.express import Express
+from kbdfl.server.plain import Plain
 from tests.server.conftest import NOW
 
 JSON = "application/json"
 
 
-class Plain:
+class WithoutExpress:
     """The same application without its express."""
 
     def __init__(self, app) -> None:
@@ -79,7 +81,7 @@ def test_the_answer_is_that_of_the_view(case, make_tasks, new_phone):
     client = create_app(make_tasks(en={}, de={})).test_client()
     phone = new_phone(client)
     past = told(answer(client, phone, **CASES[case]))
-    with Plain(client.application):
+    with WithoutExpress(client.application):
         through = told(answer(client, phone, **CASES[case]))
     assert past == through
 
@@ -104,7 +106,7 @@ def test_both_are_counted_alike(make_tasks, new_phone):
 
     play()
     once = counted()
-    with Plain(client.application):
+    with WithoutExpress(client.application):
         play()
     assert len(once) == 5  # assigned, data; counted, duplicate, wire
     assert counted() == {name: 2 * value for name, value in once.items()}
@@ -123,14 +125,39 @@ def test_a_fault_of_the_server_is_a_problem_document_and_in_its_log(
     assert "Exception on device_api.check_in" in caplog.text
 
 
-def test_only_check_ins_are_answered_at_once():
-    assert is_check_in("POST", "/v1/check-in")
-    assert is_check_in("POST", "/v1/tasks/en-1/check-in")
-    for method, path in [
-        ("GET", "/v1/check-in"),
-        ("POST", "/v1/check-in/"),
-        ("POST", "/v1/tasks/a/b/check-in"),
-        ("POST", "/v1/rounds/0/report"),
-        ("POST", "/v1/check-in\n"),
+def plain(path="/v1/check-in", method="POST", kind=JSON, length=2):
+    headers = {} if kind is None else {"Content-Type": kind}
+    return Plain(method, path, headers, length, b"{}"[:length])
+
+
+def test_only_ordinary_check_ins_are_answered_at_once(service):
+    express = create_app(service).extensions["kbdfl.express"]
+    taken = [plain(), plain("/v1/tasks/en-1/check-in"), plain(kind=None, length=0)]
+    assert all(map(express.takes, taken))
+    for request in [
+        plain(method="GET"),
+        plain("/v1/check-in/"),
+        plain("/v1/tasks/a/b/check-in"),
+        plain("/v1/rounds/0/report"),
+        plain("/v1/check-in\n"),
+        plain(kind="text/plain"),
+        plain(length=5_000),
     ]:
-        assert not is_check_in(method, path)
+        assert not express.takes(request)
+
+
+@pytest.mark.parametrize("case", ["wait or a part", "no such task", "no JSON", "not signed", "too long ago"])
+def test_the_answer_past_waitress_is_that_of_the_view(case, make_tasks, new_phone):
+    app = create_app(make_tasks(en={}, de={}))
+    phone, express, claims = new_phone(app.test_client()), app.extensions["kbdfl.express"], []
+    through = told(answer(app.test_client(), phone, **CASES[case]))
+    case = {"path": "/v1/check-in", "data": b"{}", "at": NOW, "headers": {}} | CASES[case]
+    signature = sign_request(
+        phone.key, method="POST", path=case["path"], body=case["data"], timestamp=case["at"]
+    )
+    headers = {"Content-Type": JSON} | signature | case["headers"]
+    request = Plain("POST", case["path"], headers, len(case["data"]), case["data"])
+    assert express.takes(request)
+    reply = express.answer(request, claims.append)
+    assert told(Response(reply.content, reply.status, list(reply.headers))) == through
+    assert bool(claims) == (case["headers"] == {} and case["at"] == NOW and "xx" not in case["path"])
