@@ -134,6 +134,16 @@ def restore(source: Path, folder: Path) -> Manifest:
     return manifest
 
 
+def releases(folder: Path) -> int:
+    """Rows of the privacy ledgers in a restored folder: releases after its backup are in none of them."""
+    found = 0
+    for path in [folder / DATABASE, *(folder / TASKS / name / DATABASE for name in _tasks(folder))]:
+        with closing(sqlite3.connect(path)) as database:
+            if database.execute("SELECT 1 FROM sqlite_schema WHERE name = 'privacy_ledger'").fetchone():
+                found += database.execute("SELECT count(*) FROM privacy_ledger").fetchone()[0]
+    return found
+
+
 def _refuse_used(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} must be a new or an empty folder, and is a file")

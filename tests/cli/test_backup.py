@@ -1,6 +1,8 @@
 """`kbdfl backup` and `kbdfl restore`: what they print, and that what they refuse is one line."""
 
 import json
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -39,6 +41,18 @@ def test_a_folder_comes_back_from_its_backup(kbdfl, folder, tmp_path):
     assert records.one("SELECT count(*) FROM tokens") == 1
     records.close()
     assert kbdfl("audit-log", "verify", tmp_path / "new")[1].startswith("2 entries are whole")
+
+
+def test_whoever_restores_a_privacy_ledger_is_told_what_it_cannot_know(kbdfl, folder, tmp_path):
+    with closing(sqlite3.connect(folder / "server.sqlite3")) as database, database:
+        database.executemany("INSERT INTO privacy_ledger VALUES (?, '{}')", [(0,), (1,)])
+    kbdfl("backup", folder, tmp_path / "b.tar.gz")
+    _, out, _ = kbdfl("restore", tmp_path / "b.tar.gz", tmp_path / "new")
+    assert (
+        "its privacy ledger has 2 releases; if the server made any after this backup" in out.splitlines()[1]
+    )
+    _, out, _ = kbdfl("restore", tmp_path / "b.tar.gz", tmp_path / "again", "--json")
+    assert json.loads(out)["releases"] == 2
 
 
 def test_what_is_refused_is_refused_in_a_line(refused, folder, tmp_path):

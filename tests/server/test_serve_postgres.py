@@ -84,6 +84,41 @@ def test_two_servers_share_a_task_and_a_third_that_does_not_fit_is_told_so(kbdfl
     assert copied.stderr.count("\n") == 1
 
 
+def test_two_servers_share_two_tasks(kbdfl, postgres, tmp_path):
+    run, serve = kbdfl
+    of_all = (
+        '[run]\npreset = "tiny"\nsource = "personas"\ndevices = 6\n[round]\ncohort = 2\ndeadline_s = 5.0\n'
+    )
+    named = []
+    for name, rounds in (("en", 3), ("de", 2)):
+        (tmp_path / f"{name}.toml").write_text(f"{of_all}rounds = {rounds}\n")
+        named += ["--task", f"{name}={name}.toml"]
+    _, first = serve("one", "--database", postgres, *named)
+    second_process, second = serve("two", "--database", postgres, *named)
+    # Each population's phones know one of the servers; what they did is known to both.
+    for population, server in (("en", first), ("de", second)):
+        done = run(
+            "fleet", "--server", server, "--devices", "6", "--population", population,
+            "--name", population, "--json",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["committed"] + told["abandoned"], told["committed"] > 0) == (
+            {"en": 3, "de": 2}[population],
+            True,
+        )
+    tasks = [ServerClient(url).get_json("/v1/tasks")["tasks"] for url in (first, second)]
+    assert [{task["name"]: (task["round"], task["state"]) for task in each} for each in tasks] == [
+        {"en": (3, "finished"), "de": (2, "finished")}
+    ] * 2
+    for name, rounds in (("en", 3), ("de", 2)):
+        rows = [ServerClient(url).get_json(f"/v1/tasks/{name}/metrics")["rounds"] for url in (first, second)]
+        assert [row["round"] for row in rows[0]] == list(range(rounds))
+        assert rows[0] == rows[1]
+    second_process.send_signal(signal.SIGTERM)
+    assert second_process.wait(PATIENCE_S) == 0
+
+
 def test_a_database_that_cannot_be_is_one_line(kbdfl, tmp_path):
     pytest.importorskip("psycopg")
     run, _ = kbdfl
