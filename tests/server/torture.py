@@ -53,6 +53,7 @@ from kbdfl.wire import decode_report, encode_report
 from tests.server.powercut import Platter
 
 PHONES = 32
+SAID = 100  # kills between two lines that say how it stands
 POINTS = ("fsync", "replace", "truncate", "commit")
 TASK = Task(
     name="torture",
@@ -307,6 +308,9 @@ def torture(
                 platter.cut()
             with reading(folder) as books:
                 reckoning.go_on(books, phones)
+            if (number + 1) % SAID == 0:
+                said = f"{number + 1} kills, {len(phones.acknowledged)} reports acknowledged, nothing wrong so far\n"
+                sys.stderr.write(said)
         time.sleep(1.0)
     finally:
         phones.stop.set()
