@@ -26,7 +26,7 @@ CORE_SANITIZED := -O1 -g -fno-sanitize-recover=all -fsanitize=$(SANITIZERS)
 SANITIZED := ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	LD_PRELOAD=$(shell $(CC) -print-file-name=libasan.so)
 
-.PHONY: help install demo test asan asan-plain portable core arm-test wheel-test frames fuzz torture machine lint format bench experiments import-1gb clean
+.PHONY: help install demo test asan asan-plain portable core arm-test wheel-test interop-test docs tutorial frames fuzz torture machine lint types format bench experiments import-1gb clean
 
 help:
 	@echo "make demo      phones type, the fleet learns, the keyboard predicts (ARGS='--quick', '--no-serve --json')"
@@ -36,7 +36,11 @@ help:
 	@echo "make core      the kernels as a static library without Python (CC, AR, OUT: docs/c-core.md)"
 	@echo "make arm-test  that library and the kernels' tests on aarch64, under qemu-user"
 	@echo "make wheel-test  source archive, wheel, an empty environment, and the tests from another folder"
+	@echo "make interop-test  Flower, NVIDIA FLARE and PyTorch in an environment of their own, and what kbdfl does in them"
+	@echo "make docs      the documentation as a site in build/site"
+	@echo "make tutorial  the tutorial's commands from a fresh clone"
 	@echo "make lint      ruff"
+	@echo "make types     mypy, strict, and pyright over the package"
 	@echo "make frames    a million frames and five million broken ones against a second decoder (FRAMES=1000)"
 	@echo "make torture   a server that is killed a thousand times while phones report (KILLS=50, ARGS='--postgres --servers 3')"
 	@echo "make machine   50,000 steps of phones, crashes and rollbacks on each store, against a model (STEPS=400)"
@@ -93,6 +97,33 @@ arm-test: install
 wheel-test: install
 	@$(BIN)/python tests/wheel.py $(ARGS)
 
+# Frameworks that ask for other versions than ours, so apart from .venv. PyTorch comes first, by a version that has a
+# build for processors alone: any newer one would do, and bring a graphics card's libraries.
+TORCH ?= torch==2.13.0
+INTEROP := build/interop
+interop-test: $(INTEROP)/.installed
+	@PYTHONSAFEPATH=1 $(INTEROP)/bin/python -m pytest tests/interop $(ARGS)
+
+$(INTEROP)/.installed: $(SOURCES)
+	@test -x $(INTEROP)/bin/python || $(PYTHON) -m venv $(INTEROP) >&2
+	@$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check '$(TORCH)' >&2
+	@printf '[build_ext]\nparallel = 2\n' > $(INTEROP)/build.cfg
+	@DIST_EXTRA_CONFIG=$(CURDIR)/$(INTEROP)/build.cfg $(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable ".[flower,flare,torch]" 'pytest>=8.2' 'pytest-timeout>=2.3' 'hypothesis>=6.100' >&2
+	@touch $@
+
+# Everything in docs/, the reference included; a warning fails it, unless --quiet is given, which is why it is not. The
+# variable silences the theme's note of what may succeed it, which is no warning of ours.
+docs: install
+	@$(BIN)/python -c 'import material, mkdocstrings_handlers.python' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]" >&2
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@$(BIN)/python docs/generator/check_site.py build/site
+
+# The tutorial as somebody would follow it who has nothing yet.
+tutorial:
+	@$(PYTHON) tests/tutorial.py
+
 # The wire format against its second decoder, and five mutated frames for each.
 frames: FRAMES ?= 1000000
 frames: install
@@ -124,6 +155,12 @@ fuzz: install
 
 lint: install
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+# Two to three minutes; the first time they fetch themselves.
+types: install
+	@$(BIN)/python -c 'import mypy, pyright' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[types]" >&2
+	@$(BIN)/python tests/typed.py
 
 format: install
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 from kbdfl.algorithms import Algorithm, ClientRule, FedAdam
-from kbdfl.cli.options import SERVER_RATES
 from kbdfl.device_sim.population import Population, held_out_sentences, open_logs
 from kbdfl.device_sim.simulate import Simulation
 from kbdfl.metrics import evaluation_set
+from kbdfl.options import SERVER_RATES
 from kbdfl.run import RunConfig, Settings, build_task
 from kbdfl.task import RoundRule
 

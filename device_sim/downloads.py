@@ -29,7 +29,7 @@ class Downloads:
         self._on_phone: dict[str, int] = {}  # the version that each holds
         self._held: OrderedDict[int, Held] = OrderedDict()  # what that is, of the newest
         self._control = (-1, 0)  # the bytes of the frame of which version
-        self._newest: tuple[tuple, Received] | None = None
+        self._newest: tuple[tuple[Any, ...], Received] | None = None
         self._read_from: dict[int | None, int] = {}  # version held -> bytes of the frame, once that was read
 
     def fetch(self, phone: str, assignment: Assignment) -> tuple[Received, int]:
@@ -66,7 +66,9 @@ class Downloads:
             self._control = version, len(self._coordinator.downlink.control(self._coordinator.control))
         return self._control[1]
 
-    def _received(self, key: tuple, assignment: Assignment, held: int | None) -> tuple[Received, int]:
+    def _received(
+        self, key: tuple[Any, ...], assignment: Assignment, held: int | None
+    ) -> tuple[Received, int]:
         if held not in self._read_from:
             frame, params = self._read(assignment, held)
             self._read_from[held] = len(frame)

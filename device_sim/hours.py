@@ -54,6 +54,7 @@ class Hours(Protocol):
         A window belongs to one day: it opens at most EARLY_S before that begins or after it ends. Windows of one
         phone do not overlap.
         """
+        ...
 
 
 EARLY_S = 4 * HOUR_S

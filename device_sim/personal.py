@@ -35,6 +35,7 @@ class Rule(Protocol):
 
     def tuned(self, shared: np.ndarray, config: CifgConfig, sentences: Sentences, *, seed: int) -> np.ndarray:
         """The phone's own parameters float32 (P,), from the shared ones, which stay as they are."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from kbdfl.device_sim.control import (
     mean_gradient,
     step_correction,
 )
-from kbdfl.device_sim.feedback import ErrorMemory, encode_with_feedback
+from kbdfl.device_sim.encoding import encode_update
+from kbdfl.device_sim.feedback import ErrorMemory
 from kbdfl.errors import ConfigError, DataError, KbdflError, ModelError
 from kbdfl.kernels.train import Workspace, local_sgd, scratch_bytes
 from kbdfl.params import digest
@@ -228,7 +229,7 @@ def train(
     if not loss / tokens <= LARGEST_LOSS:
         raise Diverged(f"training diverged: it lost {loss / tokens:.3g} nats a word")
     try:
-        update = encode_with_feedback(assignment, part.report(delta), errors)
+        update = encode_update(assignment, part.report(delta), errors)
         control, first = None, False
         if rule.scaffold:
             renewed = _renewed_control(params, run, rule, delta=delta, corrected=corrected, steps=steps)

@@ -7,15 +7,16 @@ rarely, and says nothing more once anything is not as it must be (`Abort`).
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
-from kbdfl.algorithms.base import chain
-from kbdfl.algorithms.secure import SecurePayload
 from kbdfl.assignment import Assignment
+from kbdfl.device_sim.encoding import payload_of
 from kbdfl.device_sim.joined import Joined
 from kbdfl.device_sim.runtime import Declined
-from kbdfl.errors import Conflict
+from kbdfl.errors import ConfigError, Conflict
 from kbdfl.secagg import Abort, Device, Floors, messages
+from kbdfl.secagg.graph import honest_of
 from kbdfl.wire import decode_report
 
 STEPS = ("advertise", "share", "mask", "confirm", "unmask")  # what it sends
@@ -27,11 +28,22 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 1.0
 class Caution:
     """What a phone insists on, whatever the server says: `floors` of every session, and with `required` a session.
 
-    A phone that requires it takes no part in tasks whose server could read its update.
+    A phone that requires it takes no part in tasks whose server could read its update. One with a `noise` takes none in
+    those whose phones add less to their sum, in clip norms.
     """
 
     floors: Floors = Floors()
     required: bool = False
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.noise < inf:
+            raise ConfigError(f"a phone's noise floor must be >= 0 and finite, got {self.noise}")
+
+    @property
+    def survivors(self) -> int:
+        """Honest phones that are in any sum which a phone gives its shares for, by its own floors."""
+        return honest_of(self.floors.devices, self.floors.corrupt)
 
     def check(self, assignment: Assignment) -> None:
         """Raise Declined for a task in which the phone takes no part."""
@@ -39,12 +51,16 @@ class Caution:
             raise Declined(
                 "the task's updates could be read one by one, and this phone has them summed unseen"
             )
-
-
-def payload_of(assignment: Assignment) -> SecurePayload:
-    """How the update that is asked for becomes words."""
-    transforms = chain(assignment.upload, assignment.update_clip_norm)
-    return SecurePayload(transforms, assignment.coordinates.model.spec.size)
+        noise, fewest = assignment.noise_multiplier, assignment.noise_survivors
+        if not self.noise <= noise < inf:  # written so that a NaN fails it
+            raise Declined(f"phones add noise of {noise:g} clip norms, and this one wants {self.noise:g}")
+        if noise and not assignment.secure:
+            raise Declined("a phone's share of noise hides it in a sum alone, and this task makes none")
+        if noise and not 1 <= fewest <= self.survivors:
+            raise Declined(
+                f"the noise is made for {fewest} honest phones in a sum, and of those that this phone accepts some "
+                f"may have {self.survivors}"
+            )
 
 
 class Client(Protocol):
@@ -141,6 +157,7 @@ class SecurePart:
                 round=work.round,
                 model_sha256=bytes.fromhex(work.model_sha256),
                 words=self._payload.words,
+                room=(self._payload.levels, self._payload.noise_bound),
                 now=now,
             )
         elif step == "share":

@@ -128,7 +128,7 @@ class Simulation:
         self._coordinate()
         self._flight = Flight(self._engine, perform, perform_together)
 
-    def rounds(self, on_round: Callable[[dict], None]) -> None:
+    def rounds(self, on_round: Callable[[dict[str, Any]], None]) -> None:
         """Run all rounds, or as many as there is time for; `on_round` gets each one's metrics row as it closes."""
         started = time.perf_counter() - self._wall_s
         with self._engine:
@@ -182,7 +182,7 @@ class Simulation:
             return {}
         return recall(self.coordinator.published, self._built.task.config, self._held_out)
 
-    def facts(self) -> dict:
+    def facts(self) -> dict[str, Any]:
         """What became of the phones: the content of fleet.json."""
         return self.tally.document(population=len(self._population), counted=self.counted)
 
@@ -374,7 +374,7 @@ class Simulation:
         else:
             self.tally.drop(device.tier, job)
 
-    def _row(self, result: RoundResult, *, wall_s: float) -> dict:
+    def _row(self, result: RoundResult, *, wall_s: float) -> dict[str, Any]:
         every = self.settings.evaluate_every
         finished = self.coordinator.phase == "finished"
         due = finished or (result.status == "committed" and result.version % every == 0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from kbdfl.algorithms.secure import STEPS
 from kbdfl.coordinator import Coordinator
-from kbdfl.device_sim.secure import payload_of
+from kbdfl.device_sim.encoding import payload_of
 from kbdfl.device_sim.work import Done, Job
 from kbdfl.rounds import RoundResult
 from kbdfl.secure import SESSION, count_sum, session_bytes

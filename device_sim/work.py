@@ -12,10 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from kbdfl.algorithms.aggregate import RunningSum
-from kbdfl.algorithms.base import Algorithm, chain
+from kbdfl.algorithms.base import Algorithm
 from kbdfl.assignment import Assignment
 from kbdfl.device_sim.control import Control, ControlStore
 from kbdfl.device_sim.devices import Device
+from kbdfl.device_sim.encoding import encode_update
 from kbdfl.device_sim.feedback import ErrorMemory, Lost
 from kbdfl.device_sim.population import Population
 from kbdfl.device_sim.runtime import Budget, Declined, LocalRun, has_known_word, prepare, train
@@ -23,7 +24,6 @@ from kbdfl.engines import Shared
 from kbdfl.kernels.train import Workspace
 from kbdfl.rounds import Summed
 from kbdfl.text import Vocabulary
-from kbdfl.transform import encode_chain
 from kbdfl.wire import encode_report
 
 _local = threading.local()
@@ -79,9 +79,11 @@ class Worker(Protocol):
 
     def ready(self, phone: str) -> bool:
         """Whether the phone has typed enough to take part; one that has not does not check in."""
+        ...
 
     def plan(self, phone: str, assignment: Assignment, budget: Budget, *, most_tokens: int) -> Plan:
         """What it would do, in partial work from at most so many tokens. Raises Declined or DataError."""
+        ...
 
 
 class Training:
@@ -172,8 +174,7 @@ def _nothing(job: Job) -> bytes:
     size = assignment.coordinates.model.spec.size
     if getattr(_local, "zeros", None) is None or len(_local.zeros) != size:
         _local.zeros = np.zeros(size, np.float32)
-    transforms = chain(assignment.upload, assignment.update_clip_norm)
-    update = encode_chain(transforms, _local.zeros, assignment.draws)
+    update = encode_update(assignment, _local.zeros, None)
     return encode_report(
         update,
         task=assignment.task,

@@ -34,6 +34,8 @@ class Assignment:
     participations    the promise of privacy: a phone takes part in so many versions at most, 0 = without a bound,
     separation        and at most once in so many; a phone sees to it too
     secure            whether updates are summed unseen, so that no report is sent (`kbdfl.secagg`)
+    noise_multiplier  of the noise that phones add to their sum, in clip norms; 0 = they add none
+    noise_survivors   so many honest phones in a sum are enough for it
     """
 
     task: str
@@ -54,6 +56,8 @@ class Assignment:
     participations: int
     separation: int
     secure: bool
+    noise_multiplier: float
+    noise_survivors: int
 
     @property
     def draws(self) -> Draws:
@@ -111,9 +115,11 @@ class Assignment:
             round_seed=seed_of(task.seed, "round", number),
             deadline_s=task.rule.deadline_s,
             max_report_bytes=task.max_report_bytes,
-            participations=algorithm.privacy.participations,
+            participations=_participations(task),
             separation=algorithm.privacy.separation,
             secure=algorithm.secure.on,
+            noise_multiplier=algorithm.privacy.noise_multiplier if algorithm.privacy.on_devices else 0.0,
+            noise_survivors=algorithm.secure.honest if algorithm.privacy.on_devices else 0,
         )
         if not whole.client.partial_model:
             return whole
@@ -137,6 +143,12 @@ class Assignment:
         return cls(**fields)
 
 
+def _participations(task: Task) -> int:
+    """What phones hold themselves to. Those that add noise need not trust the server to stop after its last round."""
+    privacy = task.algorithm.privacy
+    return privacy.parts(task.rule.rounds) if privacy.on_devices else privacy.participations
+
+
 _FIELDS = fields(Assignment)
 
 
@@ -150,7 +162,7 @@ def _fields(cls: type, document: Any) -> dict[str, Any]:
     if not isinstance(document, dict) or document.keys() != hints.keys():
         raise WireError(f"an assignment's {cls.__name__} must have the fields {', '.join(hints)}")
     for name, hint in hints.items():
-        wanted = {int: int, float: (int, float), str: str, bool: bool}.get(hint, dict)
+        wanted: Any = {int: int, float: (int, float), str: str, bool: bool}.get(hint, dict)
         if not isinstance(document[name], wanted) or isinstance(document[name], bool) != (hint is bool):
             raise WireError(f"an assignment's {name} must be a {hint.__name__}, got {document[name]!r}"[:200])
     return dict(document)

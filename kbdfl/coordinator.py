@@ -184,19 +184,18 @@ class Coordinator:
     def merge(self, total: RunningSum, *, whole: bool = False) -> None:
         """Add the updates of reports that are `Summed`, before the last of them is counted, which closes the round if
         they are the `whole` of it."""
-        self._now.gathered.merge(total)
+        self._now.sum.merge(total)
         self._now.awaited -= total.count
         self._now.whole = total.count if whole else 0
 
     def _count(self, device: str, frame: bytes | Summed, now: float, number: int | None) -> Receipt:
         if len(frame) > self.task.max_report_bytes:
             raise TooLarge(f"a report must be at most {self.task.max_report_bytes} bytes, got {len(frame)}")
-        summed = isinstance(frame, Summed)
-        fingerprint = device, frame.sha256 if summed else hashlib.sha256(frame).digest()
+        fingerprint = device, frame.sha256 if isinstance(frame, Summed) else hashlib.sha256(frame).digest()
         for age, counted in enumerate((self._now.counted, *self._before)):
             if fingerprint in counted:
                 return Receipt(self.round - age, True, None)
-        report = frame.report if summed else read_report(frame, self.task)
+        report = frame.report if isinstance(frame, Summed) else read_report(frame, self.task)
         if number is not None and number != report.round:
             raise Conflict(f"the address names round {number}, the report round {report.round}")
         assignment = self._check(device, report)
@@ -204,11 +203,11 @@ class Coordinator:
         weight = self.task.algorithm.weight(report.examples)
         change = control_change(report, assignment, self.task)
         scale = self.task.algorithm.mode.scale(staleness)
-        if summed:
+        if isinstance(frame, Summed):
             self._now.await_sum(staleness)
         else:
             self._now.gathered.add(device, report.update, assignment.draws, weight=weight, scale=scale)
-        if change is not None:
+        if change is not None and self._control is not None:
             self._control.add(change, weight=weight, first=report.first_control)
         self._parts.done(device)
         examples = min(report.examples, self.task.algorithm.max_weight)
@@ -358,7 +357,7 @@ class Coordinator:
             ended_s=now,
             asynchronous=isinstance(self.task.algorithm.mode, FedBuff),
         )
-        return result, *(after if committed or instead else (self.params, self._server_state))
+        return result, *(after if after and (committed or instead) else (self.params, self._server_state))
 
     def _after(self, mean_delta: np.ndarray) -> tuple[np.ndarray, State]:
         """The model and the server's state after the round."""

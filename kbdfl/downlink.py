@@ -8,6 +8,7 @@ not the float32 model behind it.
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +36,7 @@ class Downlink:
     def __init__(self, download: Download, spec: ParamSpec) -> None:
         self._download, self._spec = download, spec
         self._grids: OrderedDict[int, Grid] = OrderedDict()
-        self._frames: OrderedDict[tuple, bytes] = OrderedDict()
+        self._frames: OrderedDict[tuple[Any, ...], bytes] = OrderedDict()
         self._params: tuple[int, np.ndarray] | None = None
 
     def publish(self, version: int, params: np.ndarray) -> np.ndarray:
@@ -87,11 +88,17 @@ class Downlink:
         """SCAFFOLD's c, float32 (P,), beside the newest version. Raises NotFound where a task keeps none."""
         if mean is None:
             raise NotFound("this task keeps no control variates")
-        return encode_model(mean, version=self._params[0], spec_hash=self._spec.hash)
+        return encode_model(mean, version=self._newest[0], spec_hash=self._spec.hash)
+
+    @property
+    def _newest(self) -> tuple[int, np.ndarray]:
+        if self._params is None:
+            raise NotFound("no version is published yet")
+        return self._params
 
     def _whole(self, version: int, held: int | None) -> bytes:
         if self._download.codec != "grid":
-            newest, params = self._params
+            newest, params = self._newest
             if version != newest:
                 raise NotFound(f"version {newest} is served, not {version}")
             return encode_model(params, version=version, spec_hash=self._spec.hash)
@@ -103,7 +110,7 @@ class Downlink:
         return _encode(sent.levels, sent.exponents, version=version, spec_hash=self._spec.hash, base=held)
 
     def _part(self, coordinates: Coordinates) -> bytes:
-        version, params = self._params
+        version, params = self._newest
         values = coordinates.take(params)
         if self._download.codec != "grid":
             return encode_model(values, version=version, spec_hash=coordinates.hash)
@@ -111,7 +118,7 @@ class Downlink:
         levels = coordinates.take(grid.levels)  # a row may lie in two blocks, so all exponents come along
         return _encode(levels, grid.exponents, version=version, spec_hash=coordinates.hash, base=None)
 
-    def _cached(self, key: tuple, make: Callable[[], bytes]) -> bytes:
+    def _cached(self, key: tuple[Any, ...], make: Callable[[], bytes]) -> bytes:
         if key not in self._frames:
             self._frames[key] = make()
             while len(self._frames) > _FRAMES:

@@ -1,6 +1,7 @@
 """How well a model predicts held-out words, by the kernels: what a round's row in metrics.jsonl says."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,7 @@ def recall(params: np.ndarray, config: CifgConfig, batches: PackedBatches) -> di
 
     A word outside the vocabulary counts as a miss. params is float32 (P,).
     """
-    _, ranks = score(
-        params,
-        **config.dims,
-        **batches.arrays,
-        first_word=SPECIAL_TOKENS,
-    )
+    arrays: dict[str, Any] = batches.arrays | config.dims
+    _, ranks = score(params, **arrays, first_word=SPECIAL_TOKENS)
     known = ranks[ranks >= 0]
     return {f"recall_top{k}": float((known < k).sum() / len(ranks)) for k in (1, 3)}

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -47,7 +48,7 @@ class ParamSpec:
 
 def digest(flat: np.ndarray) -> str:
     """sha256 (hex) of a float32 vector's little-endian bytes: the name of exactly these parameters."""
-    return hashlib.sha256(np.ascontiguousarray(flat, "<f4").view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(flat, "<f4").view(np.uint8).data).hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -70,12 +71,12 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def save_checkpoint(path: Path, flat: np.ndarray, spec: ParamSpec, metadata: dict) -> None:
+def save_checkpoint(path: Path, flat: np.ndarray, spec: ParamSpec, metadata: dict[str, Any]) -> None:
     """Write parameters and `metadata` (JSON values) as safetensors; equal content gives equal bytes."""
     write_atomically(Path(path), pack_checkpoint(flat, spec, metadata))
 
 
-def pack_checkpoint(flat: np.ndarray, spec: ParamSpec, metadata: dict) -> bytes:
+def pack_checkpoint(flat: np.ndarray, spec: ParamSpec, metadata: dict[str, Any]) -> bytes:
     """What `save_checkpoint` writes."""
     tensors = {name: np.ascontiguousarray(view, np.float32) for name, view in spec.views(flat).items()}
     document = metadata | {"spec": spec.entries, "sha256": digest(flat)}
@@ -84,7 +85,7 @@ def pack_checkpoint(flat: np.ndarray, spec: ParamSpec, metadata: dict) -> bytes:
     return save(tensors, metadata={"kbdfl": sealed})
 
 
-def load_checkpoint(path: Path) -> tuple[np.ndarray, ParamSpec, dict]:
+def load_checkpoint(path: Path) -> tuple[np.ndarray, ParamSpec, dict[str, Any]]:
     """Read what `save_checkpoint` wrote: (flat float32 (P,), spec, metadata). Raises ModelError."""
     try:
         content = Path(path).read_bytes()
@@ -95,7 +96,7 @@ def load_checkpoint(path: Path) -> tuple[np.ndarray, ParamSpec, dict]:
     return unpack_checkpoint(content, name=str(path))
 
 
-def unpack_checkpoint(content: bytes, *, name: str) -> tuple[np.ndarray, ParamSpec, dict]:
+def unpack_checkpoint(content: bytes, *, name: str) -> tuple[np.ndarray, ParamSpec, dict[str, Any]]:
     """The same of what `pack_checkpoint` gave; `name` is what an error calls it."""
     try:
         arrays = load(content)
@@ -117,6 +118,6 @@ def unpack_checkpoint(content: bytes, *, name: str) -> tuple[np.ndarray, ParamSp
     return flat, spec, metadata
 
 
-def _seal(document: dict) -> str:
+def _seal(document: dict[str, Any]) -> str:
     """sha256 (hex) of what a checkpoint says about its parameters; they have a hash of their own in it."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

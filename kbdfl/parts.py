@@ -34,6 +34,7 @@ class Parts(Protocol):
     @property
     def training(self) -> int:
         """Phones whose report is still awaited."""
+        ...
 
     def begin(self, current: Assignment, now: float | None) -> None:
         """A round opens, at `now` if another one has just closed."""
@@ -43,36 +44,44 @@ class Parts(Protocol):
 
         `admit` says whether a device that has none may have one of so many free places, and is asked only then.
         """
+        ...
 
     def has(self, device: str) -> bool:
         """Whether the device has a part in what is open, or has done it."""
+        ...
 
     def of(self, device: str, number: int) -> Assignment:
         """What the device was asked for in round `number`, if its report would count.
 
         Raises Conflict; TooStale if the device had a part, and has none any more.
         """
+        ...
 
     def done(self, device: str) -> None:
         """Its report was counted."""
 
     def over(self, now: float) -> bool:
         """Let go of what has expired; whether the open round has."""
+        ...
 
     def lost(self) -> Sequence[str]:
         """Devices that had a part and have not done it in time, since this was last asked."""
+        ...
 
     def dropped(self, *, last: bool) -> int:
         """Parts that the open round, the `last` one or not, would leave uncounted if it closed now."""
+        ...
 
     def state(self) -> dict[str, Slot]:
         """The parts that outlive a round that has just closed."""
+        ...
 
     def restore(self, state: dict[str, Slot]) -> None:
         """Go on with these, in a round that has just begun."""
 
     def in_flight(self) -> dict[str, Any]:
         """A copy of all that the open round's reports depend on."""
+        ...
 
     def resume(self, state: dict[str, Any], *, shift_s: float) -> None:
         """Go on with it, in a round that has just begun, by a clock that has moved by `shift_s`."""

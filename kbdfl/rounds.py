@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
-from kbdfl.algorithms.aggregate import Gathering, RunningSum
-from kbdfl.algorithms.noised import Noised
+from kbdfl.algorithms.aggregate import Gathering, RunningSum, Summing
+from kbdfl.algorithms.noised import Noised, NoisedUnseen
 from kbdfl.algorithms.scaffold import ServerControl, read_change
 from kbdfl.assignment import Assignment
 from kbdfl.errors import ConfigError, Conflict, Forbidden, ModelError, WireError
@@ -151,25 +151,30 @@ class OpenRound:
         self.counted, self.refused = _pairs(*state["counted"]), state["refused"]
         self.downlink_bytes = state["downlink_bytes"]
 
+    @property
+    def sum(self) -> Summing:
+        """What is gathered, of a task whose reports are added up; of others nobody asks for it."""
+        return cast(Summing, self.gathered)
+
     def sums(self) -> dict[str, Any]:
         """Of `state` what each of those may keep by itself, for it adds up in any order."""
-        return {"gathered": self.gathered.state()} | {name: getattr(self, name) for name in _COUNTERS}
+        return {"gathered": self.sum.state()} | {name: getattr(self, name) for name in _COUNTERS}
 
     def restore_sums(self, sums: dict[str, Any]) -> None:
         """Go on from what `sums` gave."""
-        self.gathered.restore(sums["gathered"])
+        self.sum.restore(sums["gathered"])
         for name in _COUNTERS:
             setattr(self, name, sums[name])
 
     def add(self, sums: dict[str, Any]) -> None:
         """Count what `sums` gave somewhere else."""
-        self.gathered.add_state(sums["gathered"])
+        self.sum.add_state(sums["gathered"])
         for name in _COUNTERS:
             setattr(self, name, getattr(self, name) + sums[name])
 
     def settle(self) -> None:
         """The round's result is kept."""
-        if isinstance(self.gathered, Noised):
+        if isinstance(self.gathered, Noised | NoisedUnseen):
             self.gathered.settle()
 
     def result(self, *, asynchronous: bool, **more: Any) -> RoundResult:
@@ -184,7 +189,7 @@ class OpenRound:
             downlink_bytes=self.downlink_bytes,
             refused=len(self.refused),
             staleness=self.staleness / reports if asynchronous and reports else None,
-            epsilon=self.gathered.epsilon if isinstance(self.gathered, Noised) else None,
+            epsilon=self.gathered.epsilon if isinstance(self.gathered, Noised | NoisedUnseen) else None,
             **more,
         )
 
@@ -229,6 +234,8 @@ def open_round(task: Task, assignment: Assignment, privacy: MaybeCentral) -> tup
     algorithm, size = task.algorithm, assignment.coordinates.model.spec.size
     if privacy is None:
         return assignment, OpenRound(algorithm.gathering(size))
+    if algorithm.privacy.on_devices:
+        return assignment, OpenRound(NoisedUnseen(privacy, size=size, round=assignment.round))
     noised = Noised(privacy, algorithm.transforms, size=size, round=assignment.round)
     return replace(assignment, update_clip_norm=privacy.device_clip_norm), OpenRound(noised)
 
@@ -337,6 +344,7 @@ class Store(Protocol):
 
     def load(self) -> Saved | None:
         """The newest saved state, or None."""
+        ...
 
     def save(
         self,

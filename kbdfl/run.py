@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from kbdfl.algorithms import AGGREGATES, MODES, SELECTIONS, SERVER_RULES, Algorithm, ClientRule, Download
+from kbdfl.algorithms.coordinates import smaller
 from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.config import from_table, read_toml, to_table, write_toml
 from kbdfl.errors import ConfigError, DataError
 from kbdfl.model import init_params, preset
 from kbdfl.params import save_checkpoint, write_atomically
-from kbdfl.privacy import Privacy
+from kbdfl.privacy import Privacy, Shares
 from kbdfl.secure import statement
-from kbdfl.task import RoundRule, Task
+from kbdfl.task import RoundRule, Task, payload_for
 from kbdfl.text import Vocabulary, public_vocabulary, training_vocabulary
 
 VOCABULARIES = ("public", "training-users")
@@ -128,8 +129,19 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         # A budget becomes the noise that it needs, so that config.toml says how much that was.
-        noised = self.algorithm.privacy.with_noise(rounds=self.rule.rounds, cohort=self.rule.cohort)
+        noised = self.algorithm.privacy.with_noise(
+            rounds=self.rule.rounds, cohort=self.rule.cohort, shares=self._shares()
+        )
         object.__setattr__(self, "algorithm", replace(self.algorithm, privacy=noised))
+
+    def _shares(self) -> Shares | None:
+        """How phones share the noise that they add, if they do."""
+        if not self.algorithm.privacy.on_devices:
+            return None
+        size = smaller(preset(self.settings.preset), self.algorithm.client.report_words).spec.size
+        if self.settings.vocabulary != "public":
+            size = max(1, size // 16)  # few words may be counted; a little more noise is then needed
+        return payload_for(self.algorithm, self.rule, size=size).shares
 
     def to_toml(self) -> str:
         algorithm = self.algorithm
@@ -324,11 +336,14 @@ class RunFolder:
             raise DataError(f"{self.metrics} must hold {count} rounds, got {len(lines)}")
         write_atomically(self.metrics, b"".join(lines[:count]))
 
-    def rows(self) -> list[dict[str, Any]]:
-        """All closed rounds so far."""
+    def rows(self, *, growing: bool = False) -> list[dict[str, Any]]:
+        """All closed rounds so far; of a run that is `growing`, a last line without its end is none yet."""
         if not self.metrics.exists():
             return []
-        return [json.loads(line) for line in self.metrics.read_text("utf-8").splitlines()]
+        lines = self.metrics.read_text("utf-8").splitlines(keepends=True)
+        if growing and lines and not lines[-1].endswith("\n"):
+            del lines[-1]
+        return [json.loads(line) for line in lines]
 
     def save(self, params: np.ndarray, built: Built, facts: dict[str, Any]) -> Path:
         """Write checkpoints/<version>.safetensors and tokenizer.json."""

@@ -5,16 +5,21 @@ from collections.abc import Mapping
 import numpy as np
 
 from kbdfl.algorithms.aggregate import RunningSum
+from kbdfl.algorithms.noised import NoisedUnseen
 from kbdfl.algorithms.secure import SecurePayload
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.errors import Conflict
+from kbdfl.privacy import Row
+from kbdfl.privacy import statement as of_row
+from kbdfl.privacy.statement import describe
 from kbdfl.rounds import RoundResult, Summed
 from kbdfl.secagg import Terms, crypto, plan_for
 from kbdfl.secagg import messages as m
 from kbdfl.secagg.crypto import KEY, SIGNATURE
+from kbdfl.secagg.field import BYTES
 from kbdfl.secagg.messages import to_bitmap
-from kbdfl.task import Task
+from kbdfl.task import Task, payload_for
 from kbdfl.transform import Update
 from kbdfl.wire import Report
 
@@ -22,8 +27,8 @@ SESSION = 16  # bytes
 
 
 def payload_of(task: Task) -> SecurePayload:
-    """How a phone's update becomes words, in every round of the task."""
-    return SecurePayload(task.algorithm.transforms, task.reported_size)
+    """How a phone's update becomes words, in every round of the task, and which noise it adds."""
+    return payload_for(task.algorithm, task.rule, size=task.reported_size)
 
 
 def terms_of(task: Task, assignment: Assignment, *, session: bytes, now: float) -> Terms:
@@ -38,7 +43,7 @@ def terms_of(task: Task, assignment: Assignment, *, session: bytes, now: float) 
         devices=task.rule.selected,
         words=payload.words,
         levels=payload.levels,
-        noise_bound=0,
+        noise_bound=payload.noise_bound,
     )
 
 
@@ -60,10 +65,15 @@ def count_sum(
     if coordinator.round != assignment.round or coordinator.reports or not survivors:
         raise Conflict(f"round {assignment.round} takes no sum: round {coordinator.round} is open")
     delta, tally = payload_of(task).read(levels, assignment.draws)
-    total = RunningSum(task.algorithm.transforms, len(delta), 0.0)
-    total.add_sum(delta, count=len(survivors))
+    if coordinator.privacy is None:
+        total = RunningSum(task.algorithm.transforms, len(delta), 0.0)
+        total.add_sum(delta, count=len(survivors))
+    else:
+        total = NoisedUnseen(coordinator.privacy, size=len(delta), round=assignment.round)
+        total.add_noised(delta, survivors)
     coordinator.merge(total, whole=True)
     shares = tally.each(len(survivors))
+    closed: RoundResult | None = None
     for (device, nbytes), (examples, tokens, loss) in zip(sorted(survivors.items()), shares, strict=True):
         report = Report(
             task=assignment.task,
@@ -96,14 +106,15 @@ def session_bytes(task: Task, *, devices: int) -> tuple[int, int]:
     issued_s = 1 << 31  # of five bytes, as all until the year 2106
     model, invited = bytes(32), task.rule.selected
     number = min(task.rule.rounds, 1 << 15)
-    terms = Terms(session, task.name, number, model, issued_s, invited, payload.words, payload.levels, 0)
+    summed = payload.words, payload.levels, payload.noise_bound
+    terms = Terms(session, task.name, number, model, issued_s, invited, *summed)
     entries, neighbours = bytes(m.ENTRY * devices), bytes(m.NEIGHBOUR * plan.degree)
     up = (
         m.Advert(session, key, key, key, signature),
         m.Shares(session, key, boxes),
         m.Masked(session, bytes(terms.payload_bytes)),
         m.Confirmation(session, signature),
-        m.Unmasked(session, bytes(m.BYTES * plan.degree)),
+        m.Unmasked(session, bytes(BYTES * plan.degree)),
     )
     down = (
         terms,
@@ -121,9 +132,15 @@ def fewest(task: Task) -> int:
     return max(task.rule.enough, task.algorithm.secure.quorum(task.algorithm.secure.devices))
 
 
-def statement(task: Task, *, simulated: bool = False) -> str:
-    """The privacy statement of a model that was trained so, by a server or in a simulation."""
+def statement(task: Task, *, simulated: bool = False, row: Row | None = None) -> str:
+    """The privacy statement of a model that was trained so, by a server or in a simulation.
+
+    Where phones add noise it is that of their ledger, whose newest `row` is none before the first release.
+    """
     where = " This was a simulation: its sums were made without masks." if simulated else ""
+    if task.account is not None:
+        said = describe(task.account, released=0, rho=0.0, epsilon=0.0) if row is None else of_row(row)
+        return said + where
     return (
         "Trained by federated averaging under secure aggregation (Bonawitz et al. 2017): no single update was "
         f"readable; the server saw sums over at least {fewest(task):,} phones, and who took part, as long as fewer "

@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -25,7 +25,8 @@ def pack(state: Any, *, classes: Sequence[type] = ()) -> bytes:
     """`state` as bytes. Raises DataError for an object of a class that is not among `classes`."""
     arrays: list[np.ndarray] = []
     tree = _pack(state, {cls: cls.__qualname__ for cls in classes}, arrays)
-    parts = [len(tree).to_bytes(8, "little"), tree, *(memoryview(array).cast("B") for array in arrays)]
+    parts: list[bytes | memoryview] = [len(tree).to_bytes(8, "little"), tree]
+    parts += [array.data.cast("B") for array in arrays]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -97,7 +98,7 @@ def _pack(value: Any, names: dict[type, str], arrays: list[np.ndarray]) -> bytes
             return value
         return special(value)
 
-    return msgpack.packb(plain(value), use_bin_type=True)
+    return cast(bytes, msgpack.packb(plain(value), use_bin_type=True))
 
 
 def _unpack(data: bytes | memoryview, classes: dict[str, type], arrays: _Reader) -> Any:
@@ -133,7 +134,7 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _object(cls: type, attributes: dict[str, Any]) -> Any:
-    value = cls.__new__(cls)
+    value: Any = object.__new__(cls)
     for name, attribute in attributes.items():
         object.__setattr__(value, name, attribute)  # frozen ones too
     return value

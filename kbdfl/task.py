@@ -1,13 +1,13 @@
 """What is learnt, how, and by which rounds: a coordinator's whole configuration."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from kbdfl.algorithms import Algorithm, DeadlineAware
 from kbdfl.algorithms.coordinates import smaller
 from kbdfl.algorithms.mode import FedBuff
-from kbdfl.algorithms.secure import STEPS, SecurePayload
+from kbdfl.algorithms.secure import STEPS, Noise, SecurePayload
 from kbdfl.errors import ConfigError
 from kbdfl.model import CifgConfig
 from kbdfl.privacy import Account, Books, Central, Source
@@ -92,7 +92,16 @@ class Task:
                 f"min_reports, or cohort if that is 0, must be >= {fewest} for {self.algorithm.aggregate}, got {enough}"
             )
         if self.algorithm.secure.on:
+            self._add_noise()
             check_secure(self.algorithm, self.rule, size=self.reported_size)
+
+    def _add_noise(self) -> None:
+        """What phones add must be known before any is asked to, so a budget becomes the noise that it needs."""
+        algorithm, rule = self.algorithm, self.rule
+        if algorithm.privacy.on_devices and not algorithm.privacy.noise_multiplier:
+            shares = payload_for(algorithm, rule, size=self.reported_size).shares
+            noised = algorithm.privacy.with_noise(rounds=rule.rounds, cohort=rule.cohort, shares=shares)
+            object.__setattr__(self, "algorithm", replace(algorithm, privacy=noised))
 
     @property
     def max_report_bytes(self) -> int:
@@ -105,21 +114,38 @@ class Task:
         """Numbers in an update."""
         return smaller(self.config, self.algorithm.client.report_words).spec.size
 
-    def central(self, books: Books, *, source: Callable[[], Source] = Source) -> Central | None:
-        """What adds the noise and keeps the `books` of a task with privacy; None without. `source` is for tests."""
+    @property
+    def account(self) -> Account | None:
+        """What a task with privacy promises, and what that costs; None without."""
         privacy, rule = self.algorithm.privacy, self.rule
         if not privacy.on:
             return None
-        noised = privacy.with_noise(rounds=rule.rounds, cohort=rule.cohort)
-        account = Account(
-            noised, self.algorithm.update_clip_norm, rule.rounds, rule.cohort, self.reported_size
-        )
-        return Central(account, books, source=source)
+        clip_norm, size, shares = self.algorithm.update_clip_norm, self.reported_size, None
+        if privacy.on_devices:
+            payload = payload_for(self.algorithm, rule, size=size)
+            clip_norm, shares = payload.clip_norm, payload.shares
+            size = shares.size
+        noised = privacy.with_noise(rounds=rule.rounds, cohort=rule.cohort, shares=shares)
+        return Account(noised, clip_norm, rule.rounds, rule.cohort, size, shares)
+
+    def central(self, books: Books, *, source: Callable[[], Source] = Source) -> Central | None:
+        """What adds the noise and keeps the `books` of a task with privacy; None without. `source` is for tests."""
+        account = self.account
+        return None if account is None else Central(account, books, source=source)
+
+
+def payload_for(algorithm: Algorithm, rule: RoundRule, *, size: int) -> SecurePayload:
+    """How phones' updates of `size` values become words that are summed unseen, with their noise if they add some."""
+    privacy = algorithm.privacy
+    noise = Noise()
+    if privacy.on_devices:
+        noise = Noise(privacy.noise_multiplier, survivors=algorithm.secure.honest, devices=rule.selected)
+    return SecurePayload(algorithm.transforms, size, noise)
 
 
 def check_secure(algorithm: Algorithm, rule: RoundRule, *, size: int) -> None:
     """Raise ConfigError unless updates of `size` values can be summed unseen in rounds by this rule."""
-    secure, payload = algorithm.secure, SecurePayload(algorithm.transforms, size)
+    secure, payload = algorithm.secure, payload_for(algorithm, rule, size=size)
     if rule.cohort < secure.devices:
         raise ConfigError(
             f"cohort must be >= secure devices = {secure.devices}, for fewer are not summed up, got {rule.cohort}"
@@ -128,7 +154,7 @@ def check_secure(algorithm: Algorithm, rule: RoundRule, *, size: int) -> None:
         raise ConfigError(f"cohort times over_selection must be at most {MOST_DEVICES}, got {rule.selected}")
     if payload.words > MOST_WORDS:
         raise ConfigError(f"at most {MOST_WORDS} words can be summed unseen, an update has {payload.words}")
-    bits_for(rule.selected, payload.levels)
+    bits_for(rule.selected, payload.levels + payload.noise_bound)
     if secure.phase_deadline_s * STEPS >= rule.deadline_s:
         raise ConfigError(
             f"phase_deadline_s must be < a {STEPS}th of deadline_s = {rule.deadline_s:g}, for a session has {STEPS} "

@@ -270,7 +270,7 @@ def training_batches(
     usable = [
         [*sentence[: max_words + 1], EOS] for sentence in (s[:-1] for s in sentences) if len(sentence) > 1
     ]
-    batches = []
+    batches: list[list[list[int]]] = []
     for _ in range(epochs):
         if 0 < steps <= len(batches):
             break

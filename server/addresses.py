@@ -31,7 +31,7 @@ class TaskBlueprint(Blueprint):
         self,
         rule: str,
         endpoint: str | None = None,
-        view_func: Callable | None = None,
+        view_func: Callable[..., Any] | None = None,
         provide_automatic_options: bool | None = None,
         *,
         once: bool = False,

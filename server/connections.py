@@ -44,7 +44,7 @@ _date = lru_cache(maxsize=2)(build_http_date)  # it changes once a second
 
 
 class _Task(WSGITask):
-    def get_environment(self) -> dict:
+    def get_environment(self) -> dict[str, Any]:
         return super().get_environment() | {CLAIM: self.channel.claim}
 
     def write(self, data: bytes) -> None:

@@ -3,11 +3,12 @@
 from typing import Any
 
 from kbdfl.algorithms.mode import FedBuff
+from kbdfl.secure import fewest, statement
 from kbdfl.task import Task
 
 
 def described(task: Task) -> dict[str, Any]:
-    """The model and the rule of rounds, as JSON objects."""
+    """The model, the rule of rounds and secure aggregation, as JSON objects."""
     config, rule, mode = task.config, task.rule, task.algorithm.mode
     return {
         "model": {
@@ -25,4 +26,17 @@ def described(task: Task) -> dict[str, Any]:
             "deadline_s": rule.deadline_s,
             "concurrency": mode.concurrency if isinstance(mode, FedBuff) else None,
         },
+        "secure": _secure(task),
+    }
+
+
+def _secure(task: Task) -> dict[str, Any] | None:
+    """Of a task whose updates are summed unseen; None of others."""
+    if not task.algorithm.secure.on:
+        return None
+    noised = task.algorithm.privacy.on_devices
+    return {
+        "fewest": fewest(task),
+        "noised": noised,
+        "sentence": None if noised else statement(task),  # what is said of privacy says it too
     }

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from flask import Response, request
 from werkzeug.exceptions import Gone
@@ -31,7 +32,7 @@ device_api = TaskBlueprint("device_api", __name__, url_prefix="/v1")
 PUBLIC_KEY_BYTES = 32
 
 
-def json_object() -> dict:
+def json_object() -> dict[str, Any]:
     """The request's body, which must be a JSON object."""
     return parse_object(request.get_data(cache=False), request.mimetype)
 
@@ -43,7 +44,7 @@ def whole_number(name: str, text: str) -> int:
     return int(text)
 
 
-def reply(value: dict) -> Response:
+def reply(value: dict[str, Any]) -> Response:
     """A JSON answer."""
     return Response(json.dumps(value), content_type=JSON)
 

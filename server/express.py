@@ -30,7 +30,7 @@ CHECK_IN = re.compile(f"{TASK}/check-in")
 REPORT = re.compile(f"{TASK}/rounds/([0-9]{{1,12}})/report")
 MOST_OFFER_BYTES = 4_096  # of an ordinary check-in
 
-Wsgi = Callable[[dict, Callable], Iterable[bytes]]
+Wsgi = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class Express:
@@ -53,7 +53,7 @@ class Express:
         self._app, self._served, self._most = app, served, most_report_bytes
         self._headers, self._counted = list(headers), counted
 
-    def __call__(self, environ: dict, start_response: Callable) -> Iterable[bytes]:
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if environ["REQUEST_METHOD"] == "POST":
             if (found := CHECK_IN.fullmatch(path)) and _ordinary(environ, JSON, MOST_OFFER_BYTES):

@@ -198,6 +198,18 @@ class Privacy:
 
 
 @dataclass(frozen=True, slots=True)
+class Secure:
+    """A task whose updates are summed unseen: no sum is of fewer phones, and `noised` says whether they add noise.
+
+    Where they do, the sentence is that of the privacy, and null here.
+    """
+
+    fewest: Whole
+    noised: bool
+    sentence: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The state of the task."""
 
@@ -212,6 +224,7 @@ class Status:
     phones: Phones
     model: Model
     rule: Rule
+    secure: Secure | None
     privacy: Privacy | None
     totals: Totals
     bundle: Bundle | None

@@ -73,9 +73,11 @@ class Quick(Protocol):
 
     def takes(self, request: Plain) -> bool:
         """Whether it answers this one, once its body is whole."""
+        ...
 
     def answer(self, request: Plain, claim: Callable[[str], None]) -> Reply:
         """The answer; `claim` is called with the device that the request is from. Raises nothing."""
+        ...
 
 
 def status_line(status: int) -> str:

@@ -66,7 +66,7 @@ class Records:
                     f"{self.path.name} cannot be written now ({error}); try again"
                 ) from None
 
-    def rows(self, query: str, *arguments: Any) -> list[tuple]:
+    def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """What a query finds."""
         with self._mutex:
             return self._connection.execute(query, arguments).fetchall()

@@ -59,7 +59,7 @@ class HttpServer:
 
     def __init__(
         self,
-        app: Callable,
+        app: Callable[..., Any],
         listener: socket.socket,
         *,
         threads: int,
@@ -74,7 +74,7 @@ class HttpServer:
         self._stopping = threading.Event()
         self._closing = threading.RLock()  # reentrant: a signal may call `stop` in the middle of `run`
         self._closed = False
-        self._sockets: dict = {}
+        self._sockets: dict[str, Any] = {}
         self._scheme = "http" if tls is None else "https"
         self._loop_thread = 0
         self._server = create_server(
@@ -140,7 +140,7 @@ class HttpServer:
 
 @contextmanager
 def running(
-    app: Callable, *, threads: int = 8, max_body_bytes: int = MEBIBYTE, **options: Any
+    app: Callable[..., Any], *, threads: int = 8, max_body_bytes: int = MEBIBYTE, **options: Any
 ) -> Iterator[HttpServer]:
     """An `HttpServer` on a free loopback port, serving from a thread of its own inside the `with` block."""
     listener = listen("127.0.0.1", 0)

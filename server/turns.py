@@ -33,6 +33,7 @@ class Turn(Protocol):
 
     def now(self) -> float:
         """The coordinator's clock, in seconds."""
+        ...
 
     def start(self, followed: Callable[[int], None]) -> None:
         """Go on with the open round that is kept. `followed` is told, in a turn, of a round that others closed."""
@@ -49,10 +50,12 @@ class Turn(Protocol):
 
         What to `wait` for, if anybody does.
         """
+        ...
 
     @property
     def newest(self) -> Any:
         """In a turn: the last change, to `wait` for."""
+        ...
 
     def wait(self, change: Any) -> None:
         """Return once `change` is durable. Raises ServerUnavailable if it cannot be made so now."""

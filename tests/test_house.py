@@ -15,7 +15,7 @@ WORD_LISTS = {"device_sim/typing/lexicon.py"}  # data that happens to be written
 
 TOP_LEVEL = {
     "kbdfl", "kernels", "server", "device_sim", "tests", "benchmarks", "docs",
-    "setup.py", "pyproject.toml", "Makefile", "README.md",
+    "setup.py", "pyproject.toml", "Makefile", "README.md", "mkdocs.yml",
     "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "MANIFEST.in",
 }  # fmt: skip
 

@@ -14,11 +14,11 @@ import numpy as np
 from common import BATCH, BETA1, BETA2, CHECK_ROUNDS, CLIENT_RATE, CLIP, EPSILON, MESSAGES, WORDS
 
 from kbdfl.algorithms import ClientRule, FedAdam
-from kbdfl.cli.options import SERVER_RATES
 from kbdfl.device_sim.experiments.data import Data, open_data
 from kbdfl.device_sim.runtime import has_known_word
 from kbdfl.kernels.train import local_sgd
 from kbdfl.metrics import recall
+from kbdfl.options import SERVER_RATES
 from kbdfl.run import Built, RunConfig, Settings, build_with
 from kbdfl.text import pack
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from kbdfl.algorithms.base import chain
+from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.assignment import Assignment
 from kbdfl.device_sim.population import held_out_users
 from kbdfl.device_sim.runtime import Declined, has_known_word, prepare, train
@@ -97,7 +98,14 @@ def capture(
     feedback are left out. A phone that declines sends nothing.
     """
     client = replace(task.algorithm.client, scaffold=0, feedback_rounds=0)
-    plain = replace(task.algorithm, client=client, upload="float32", update_clip_norm=0.0, privacy=Privacy())
+    plain = replace(
+        task.algorithm,
+        client=client,
+        upload="float32",
+        update_clip_norm=0.0,
+        privacy=Privacy(),
+        secure=SecureAggregation(),
+    )
     task = replace(task, algorithm=plain, rule=replace(task.rule, max_report_bytes=0))
     asked = Assignment.of_round(task, round, version=round, published=params, sha256=digest(params))
     received = asked.coordinates.take(params) if client.partial_model else params

@@ -202,7 +202,7 @@ def _put_to_the_test(mechanism: Mechanism, source: Source, plan: AuditPlan, watc
     noise = Released(mechanism.clip_norm, mechanism.noise_multiplier, secrets.cohort)
     asked = evaluation_set([sentence for log in logs for sentence in log[:50]])
 
-    def train(name: str, release: Callable) -> Exposed:
+    def train(name: str, release: Callable[..., Any]) -> Exposed:
         watch(f"secrets: {secrets.rounds} rounds {name}")
         return plant(logs, start, config, plan=secrets, release=release, seed=plan.seed)
 

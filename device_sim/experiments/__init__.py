@@ -140,6 +140,7 @@ EXPERIMENTS = {
         privacy.settings,
         privacy.figures,
         columns=privacy.columns,
+        against=privacy.against,
     ),
     "words": Experiment(
         "which words that the model lacks are found without reading a log, and what recall gains by them",

@@ -13,7 +13,7 @@ from kbdfl.device_sim.experiments.study import Study
 # further columns of the methods' table: by title, the text for each method
 Columns = Mapping[str, Mapping[str, str]]
 
-# what methods are to be seen against: by title of a quantity, its number for each method
+# what methods are to be seen against: by title of a quantity, its number for each method that has one
 Against = Mapping[str, Mapping[str, float]]
 
 # Okabe and Ito's, which colour-blind readers can tell apart
@@ -192,6 +192,8 @@ def _against(study: Study, title: str, numbers: Mapping[str, float], place: int)
 
     figure = go.Figure()
     for row in rows(study):
+        if row["method"] not in numbers:
+            continue
         recall = row["recall_top1"]
         figure.add_scatter(
             x=[numbers[row["method"]]],

@@ -104,6 +104,7 @@ class Setting(Protocol):
 
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         """The same bytes for the same data and seed, whatever the number of workers."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,24 @@ class Gathering(Protocol):
 
     def mean(self) -> np.ndarray:
         """float32 (P,), once there are reports enough."""
+        ...
+
+
+class Summing(Gathering, Protocol):
+    """The reports of a round that are added up in any order, and in several places."""
+
+    def merge(self, other: Any) -> None:
+        """Count all that `other`, of the same class, has added, of the same round."""
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that it holds."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+
+    def add_state(self, state: dict[str, Any]) -> None:
+        """Count what another one held, of the same round."""
 
 
 def gather(

@@ -1,7 +1,7 @@
 """A federated algorithm is frozen data: a client rule, a chain of upload transforms, a server rule."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 
 from kbdfl.algorithms.aggregate import Aggregate, Gathering, Mean, gather
@@ -111,10 +111,10 @@ class Algorithm:
             raise ConfigError(
                 "selection must not be oort with secure aggregation: it looks at phones' losses"
             )
-        if self.privacy.on:
+        if self.privacy.on and not self.privacy.on_devices:
             raise ConfigError(
-                f"privacy must be none with secure aggregation: {self.privacy.mechanism} noise is for updates that "
-                "the server clips one by one"
+                "privacy must be skellam or none with secure aggregation, whose phones share noise of one round "
+                f"alone, got {self.privacy.mechanism}"
             )
 
     def _check_private(self) -> None:
@@ -140,7 +140,12 @@ class Algorithm:
             raise ConfigError(
                 "selection must not be oort with privacy: it looks at phones' losses, without noise"
             )
-        if self.client.report_words and self.privacy.mechanism != "gaussian":
+        if self.privacy.on_devices and not self.secure.on:
+            raise ConfigError(
+                "privacy must not be skellam without secure aggregation, whose phones add it, or no phone's own noise "
+                "would be enough"
+            )
+        if self.client.report_words and self.privacy.mechanism in ("tree", "banded"):
             raise ConfigError(
                 "report_words must be 0 with noise that later rounds take back, for they report other words, "
                 f"got {self.client.report_words}"
@@ -204,4 +209,10 @@ PRESETS = {
     "dp-fedavg": _private("gaussian", server=FedAvg()),
     "dp-ftrl": _private("tree", server=FedAvgM()),
     "dp-banded": _private("banded", server=FedAvgM()),
+    "dp-secure": replace(
+        _private("gaussian", server=FedAvg()),
+        upload="summable",
+        privacy=Privacy("skellam", epsilon=8.9, delta=1e-10, separation=16),
+        secure=SecureAggregation(on=True),
+    ),
 }

@@ -1,11 +1,15 @@
-"""A round's reports on their way to a mean with noise: each is clipped and rounded here, whatever the phone did."""
+"""A round's reports on their way to a mean with noise: each is clipped and rounded here, whatever the phone did.
 
-from collections.abc import Sequence
+Or, summed unseen, they come with their phones' noise on them, and nothing is left to be done but to book them.
+"""
+
+from collections.abc import Collection, Sequence
 from math import isfinite
 from typing import Any, Self
 
 import numpy as np
 
+from kbdfl.algorithms.aggregate import RunningSum
 from kbdfl.errors import Conflict
 from kbdfl.privacy import Central
 from kbdfl.transform import Draws, Transform, Update, decode_chain
@@ -30,7 +34,7 @@ class Noised:
     @property
     def epsilon(self) -> float | None:
         """Spent by the task so far; None where nothing is claimed of it any more."""
-        return self._central.epsilon if isfinite(self._central.epsilon) else None
+        return _claimed(self._central)
 
     def settle(self) -> None:
         """The round is closed, and what came of it is kept."""
@@ -63,3 +67,55 @@ class Noised:
 
     def mean(self) -> np.ndarray:
         return self._central.release(self._round, self._summed, self._devices)
+
+
+class NoisedUnseen(RunningSum):
+    """A round whose phones have noised what they sum up unseen. The `mean` is a release, as that of `Noised` is."""
+
+    def __init__(self, central: Central, *, size: int, round: int) -> None:
+        super().__init__((), size, 0.0)
+        self._central, self._round = central, round
+        self._devices: set[str] = set()
+
+    @property
+    def epsilon(self) -> float | None:
+        """Spent by the task so far; None where nothing is claimed of it any more."""
+        return _claimed(self._central)
+
+    def settle(self) -> None:
+        """The round is closed, and what came of it is kept."""
+        self._central.settle()
+
+    def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
+        raise Conflict("an update of a task whose phones noise their sum must come in that sum")
+
+    def add_noised(self, values: np.ndarray, devices: Collection[str]) -> None:
+        """Count the updates of `devices`, by their sum `values` float32 (P,) with the noise on it."""
+        self.add_sum(values, count=len(devices))
+        self._devices |= set(devices)
+
+    def merge(self, other: Self) -> None:
+        """Count all that `other` has added, of the same round."""
+        super().merge(other)
+        self._devices |= other._devices
+
+    def state(self) -> dict[str, Any]:
+        """A copy of all that it holds."""
+        return super().state() | {"devices": sorted(self._devices)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        super().restore(state)
+        self._devices = set(state["devices"])
+
+    def add_state(self, state: dict[str, Any]) -> None:
+        """Count all that another sum had added when its `state` was taken, of the same round."""
+        super().add_state(state)
+        self._devices |= set(state["devices"])
+
+    def mean(self) -> np.ndarray:
+        return self._central.release_noised(self._round, self._total, self._devices)
+
+
+def _claimed(central: Central) -> float | None:
+    return central.epsilon if isfinite(central.epsilon) else None

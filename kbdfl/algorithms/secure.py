@@ -5,20 +5,23 @@ draws for itself, the rounding, is done once it is encoded. So the levels' sum, 
 
 Messages, words and loss follow as numbers in base `levels` + 1, lowest digit first, each digit a word of its own: sums
 of digits are as bounded as sums of levels, and what they stand for adds up. Each number is cut to what its digits hold.
+
+Phones that add noise (`kbdfl.privacy.distributed`) round by themselves, and send no such numbers: they have none.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from math import isfinite
+from math import isfinite, sqrt
 
 import numpy as np
 
-from kbdfl.codec.fixed import Fixed
+from kbdfl.codec.fixed import SPREAD, Fixed
 from kbdfl.errors import ConfigError, WireError
+from kbdfl.privacy import Shares, Source
 from kbdfl.secagg import Rule
-from kbdfl.secagg.graph import quorum_of
+from kbdfl.secagg.graph import honest_of, quorum_of
 from kbdfl.secagg.payload import summable_levels
-from kbdfl.transform import Draws, Transform, Update, decode_chain
+from kbdfl.transform import Draws, Transform, Update, decode_chain, encode_chain, take_sections
 from kbdfl.wire import Report
 
 LOSS_STEP = 2.0**-10  # nats
@@ -61,6 +64,21 @@ class SecureAggregation:
         """How many of so many phones must agree on who is in the sum."""
         return quorum_of(devices, self.rule.corrupt)
 
+    @property
+    def honest(self) -> int:
+        """How many phones that do not collude are in any sum, at least: noise is calibrated to so many."""
+        return honest_of(self.devices, self.rule.corrupt)
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What phones add, together at least a `multiplier` of clip norms, however few of the `devices` that are invited
+    survive: `survivors` honest ones are enough for it. A multiplier of 0 is none."""
+
+    multiplier: float = 0.0
+    survivors: int = 1
+    devices: int = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Tally:
@@ -99,16 +117,34 @@ class SecurePayload:
 
     transforms: Sequence[Transform]
     size: int
+    noise: Noise = Noise()
 
     @property
     def levels(self) -> int:
-        """The largest magnitude of a word."""
+        """The largest magnitude of a word, but for its noise."""
         return self._codec.levels
+
+    @property
+    def noise_bound(self) -> int:
+        """The largest magnitude of that."""
+        return self.shares.noise_bound(self.noise.multiplier) if self.noise.multiplier else 0
+
+    @property
+    def clip_norm(self) -> float:
+        """What bounds one phone's values, as they are summed."""
+        return self._codec.whole_norm
 
     @property
     def words(self) -> int:
         """How many there are."""
         return self._values + sum(self._digits)
+
+    @property
+    def shares(self) -> Shares:
+        """How phones share the noise."""
+        codec, size, noise = self._codec, self._values, self.noise
+        steps = codec.levels * sqrt(size) / SPREAD
+        return Shares(steps, codec.levels, size, survivors=noise.survivors, devices=noise.devices)
 
     @property
     def _codec(self) -> Fixed:
@@ -127,13 +163,31 @@ class SecurePayload:
     @property
     def _digits(self) -> list[int]:
         """Digits of the largest number of each kind."""
+        if self.noise.multiplier:
+            return []
         return [len(_in_digits(most, self.levels + 1)) for most in (EXAMPLES, TOKENS, LOSS)]
+
+    def encode(self, delta: np.ndarray, draws: Draws, *, source: Source | None = None) -> Update:
+        """A phone's `delta` float32 (P,), with its share of the noise: section "levels" int32 (k,).
+
+        Clipped where it is summed, once the steps before have turned and sampled it, and rounded there. Raises
+        ModelError as `encode_chain` does.
+        """
+        vector = encode_chain(self.transforms[:-1], delta, draws).vector
+        values = vector.astype(float) / self._codec.step(len(vector))
+        levels = self.shares.encode(values, self.noise.multiplier, source)
+        return Update({"levels": levels.astype(np.int32)})
 
     def of(self, report: Report) -> np.ndarray:
         """A phone's words, int64 (m,). Raises WireError for another update than such."""
-        values = summable_levels(report.update)
+        if self.noise.multiplier:
+            (values,) = take_sections(report.update, {"levels": np.int32})
+        else:
+            values = summable_levels(report.update)
         if len(values) != self._values:
             raise WireError(f"an update of {self._values} values is needed, got {len(values)}")
+        if self.noise.multiplier:
+            return values.astype(np.int64)
         tally = Tally.of(report)
         digits = [
             _in_digits(number, self.levels + 1, count)
@@ -155,12 +209,12 @@ class SecurePayload:
             digits = total[at : at + count].tolist()
             numbers.append(sum(digit * (self.levels + 1) ** place for place, digit in enumerate(digits)))
             at += count
-        return delta, Tally(*numbers)
+        return delta, Tally(*(numbers or (0, 0, 0)))
 
 
 def _in_digits(number: int, base: int, count: int = 0) -> list[int]:
     """The digits of `number`, lowest first, and zeros until there are `count`."""
-    digits = []
+    digits: list[int] = []
     while number or len(digits) < count:
         number, digit = divmod(number, base)
         digits.append(digit)

@@ -22,11 +22,13 @@ class ServerRule(Protocol):
 
     def init(self, size: int) -> State:
         """The state before the first round; arrays float32 (size,)."""
+        ...
 
     def apply(
         self, params: np.ndarray, mean_delta: np.ndarray, state: State, *, round: int
     ) -> tuple[np.ndarray, State]:
         """New parameters float32 (P,) and state; nothing passed in is changed. `round` counts from 0."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,9 +34,11 @@ class Mechanism(Protocol):
 
     def release(self, updates: np.ndarray, *, round: int) -> np.ndarray:
         """float (P,): the noised mean of `updates` float32 (n, P); a row of zeros is a phone that takes no part."""
+        ...
 
     def claimed_epsilon(self, delta: float, *, releases: int = 1) -> float:
         """What is claimed of a phone that takes part in so many releases."""
+        ...
 
 
 class _Unpriced(Account):

@@ -84,7 +84,7 @@ def _note(folder: Path, what: str) -> None:
 Ask = Callable[..., Any]
 
 
-def _asks(command: Callable) -> Callable:
+def _asks(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say which task of which server; the command gets as `ask` what asks the API about that task."""
 
     @click.option("--server", "url", required=True, help="Address of a running `kbdfl serve`.")

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from tqdm import tqdm
 
 
-def json_option(command: Callable) -> Callable:
+def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--json`: one JSON object on standard output and nothing else there."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")(
         command
@@ -27,7 +27,7 @@ def given_options() -> dict[str, str]:
     }
 
 
-def seed_option(command: Callable) -> Callable:
+def seed_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--seed`: everything random follows from it."""
     return click.option(
         "--seed", type=click.IntRange(0), default=1, show_default=True, help="Seed of all randomness."
@@ -44,6 +44,6 @@ def show(result: dict[str, Any], *, as_json: bool, text: str | None = None) -> N
         )
 
 
-def progress(iterable: Iterable | None = None, **options: Any) -> tqdm:
+def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A progress bar on standard error, shown only when that is a terminal."""
     return tqdm(iterable, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)

@@ -13,7 +13,7 @@ from kbdfl.errors import ConfigError
 _OWN = {"compare", "compared", "out", "runs", "as_json"}
 
 
-def compare_options(command: Callable) -> Callable:
+def compare_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--compare`, `--out` and RUN... to a command that has `--runs` and `--json`.
 
     With the flag the runs are compared, and the command itself is not called. Stands above its other options.

@@ -43,6 +43,10 @@ if TYPE_CHECKING:
     "--require-secure", is_flag=True, help="Phones take no part in tasks whose server could read an update."
 )
 @click.option(
+    "--noise-floor", type=float, default=0.0,
+    help="Phones take no part in tasks whose phones add less noise to their sum, in clip norms.  [default: 0]",
+)  # fmt: skip
+@click.option(
     "--phones", "memory",
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder in which phones remember their parts in tasks that promise privacy, and the sums that they joined, so "
@@ -64,6 +68,7 @@ def fleet(
     population: str | None,
     secure_floor: int,
     require_secure: bool,
+    noise_floor: float,
     memory: Path | None,
     name: str | None,
     runs: Path,
@@ -97,7 +102,7 @@ def fleet(
             f"--require-secure must come with a secure task at {url}: no task there sums updates unseen"
         )
     users = Population(open_logs(source, seed=seed, devices=devices), devices=devices)
-    caution = Caution(Floors(devices=secure_floor), required=require_secure)
+    caution = Caution(Floors(devices=secure_floor), required=require_secure, noise=noise_floor)
     phones = Fleet(
         client, users, workers=workers, seed=seed, dropout=dropout, tokens=tokens, belong_to=population,
         caution=caution,

@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -66,7 +66,7 @@ class Guard:
         return None
 
 
-def guard_options(command: Callable) -> Callable:
+def guard_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options of `Guard`, which the command gets as `guard`."""
     options = [
         click.option(

@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "Suggest the next word.",
     "privacy": "What a promise of privacy costs, before a run is begun.",
     "experiment": "Compare ways to learn on the same text.",
+    "interop": "The same phones inside Flower and NVIDIA FLARE.",
     "bench": "Measure the kernels beside peers.",
 }
 

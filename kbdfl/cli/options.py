@@ -1,20 +1,9 @@
-"""The options that describe a run, shared by `simulate`, `serve` and `demo`, and the RunConfig they make."""
+"""The options that describe a run, shared by `simulate` and `serve`; `kbdfl.options` makes a RunConfig of them."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from decimal import Decimal, InvalidOperation
-from math import ceil
 from typing import Any
 
 import click
-
-from kbdfl.errors import ConfigError
-
-# Per model: the server's learning rate that worked best with the client defaults.
-SERVER_RATES = {"tiny": 0.03, "small": 0.015, "chat": 0.015, "gboard": 0.01}
-
-# Where phones come at hours of their own, a second's pace would be all polls, and a round fills slowly.
-HOURLY = {"pace_s": 900.0, "deadline_s": 1_800.0}
 
 _OPTIONS = [
     click.option("--config", "config_file", type=click.Path(), help="Start from this config.toml."),
@@ -43,7 +32,7 @@ _OPTIONS = [
     click.option(
         "--algorithm",
         help="fedavg, fedprox, scaffold, fedavgm, fedadagrad, fedadam, fedyogi, fedbuff, dp-fedavg, "
-        "dp-ftrl or dp-banded.  [default: fedadam]",
+        "dp-ftrl, dp-banded or dp-secure.  [default: fedadam]",
     ),
     click.option("--server-lr", type=float, help="The server rule's learning rate."),
     click.option("--epochs", type=int, help="Local epochs.  [default: 1]"),
@@ -134,7 +123,10 @@ _OPTIONS = [
         type=float,
         help="Seconds that each of its steps waits for phones.  [default: 15]",
     ),
-    click.option("--dp", help="Noise: none, gaussian, tree or banded.  [default: none]"),
+    click.option(
+        "--dp",
+        help="Noise: none, gaussian, tree, banded, or with --secure skellam, which phones add.  [default: none]",
+    ),
     click.option(
         "--dp-epsilon", type=float, help="The budget, which the noise is made for.  [default: none]"
     ),
@@ -168,178 +160,8 @@ _OPTIONS = [
 ]
 
 
-def run_options(command: Callable) -> Callable:
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Decorate a click command with all options of a run; it receives them as keyword arguments."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
-
-
-def config_from(options: dict[str, Any], **settings_of_its_own: Any) -> Any:
-    """A `RunConfig` from the options of `run_options`: the file named by --config, then what was given.
-
-    A command's further options may be fields of `Settings`. Raises ConfigError in one line.
-    """
-    from kbdfl.algorithms import PRESETS, FedAdam, FedYogi
-    from kbdfl.run import RunConfig
-
-    file = options["config_file"]
-    config = RunConfig.load(file) if file else RunConfig()
-    settings = _changed(
-        config.settings,
-        preset=options["preset"],
-        source=options["source"],
-        devices=options["devices"],
-        vocabulary=options["vocabulary"],
-        evaluate_every=options["evaluate_every"],
-        seed=options["seed"],
-        **settings_of_its_own,
-    )
-    algorithm = config.algorithm
-    if options["algorithm"] is not None:
-        if options["algorithm"] not in PRESETS:
-            raise ConfigError(f"algorithm must be one of {', '.join(PRESETS)}, got {options['algorithm']}")
-        algorithm = PRESETS[options["algorithm"]]
-    rule = _changed(
-        config.rule,
-        rounds=options["rounds"],
-        cohort=_cohort(options["cohort"], settings.devices),
-        over_selection=options["over_selection"],
-        min_reports=options["min_reports"],
-        deadline_s=options["deadline_s"],
-        pace_s=options["pace_s"],
-    )
-    asked = settings_of_its_own.get("availability") is not None
-    if (asked or not file) and settings.availability not in ("always", "nightly"):
-        rule = replace(rule, **{name: value for name, value in HOURLY.items() if options[name] is None})
-    server = algorithm.server
-    if not file and isinstance(server, FedAdam | FedYogi):
-        server = replace(server, learning_rate=SERVER_RATES[settings.preset], decay_rounds=rule.rounds)
-    server = _changed(server, learning_rate=options["server_lr"])
-    client = _changed(
-        algorithm.client,
-        epochs=options["epochs"],
-        batch_size=options["batch_size"],
-        learning_rate=options["client_lr"],
-        final_learning_rate=options["final_client_lr"],
-        decay_rounds=options["client_decay_rounds"],
-        steps=options["local_steps"],
-        momentum=options["client_momentum"],
-        proximal=options["proximal"],
-        partial_work=options["partial_work"],
-        scaffold=options["scaffold"],
-        control_rounds=options["control_rounds"],
-        clip_norm=options["clip_norm"],
-        max_messages=options["max_messages"],
-        candidates=options["candidates"],
-        report_words=options["report_words"],
-        partial_model=options["partial_model"],
-        feedback_rounds=options["feedback_rounds"],
-    )
-    privacy = _privacy(algorithm.privacy, options)
-    secure = _changed(
-        algorithm.secure,
-        on=options["secure"],
-        devices=options["secure_devices"],
-        dropout=options["secure_dropout"],
-        phase_deadline_s=options["phase_deadline_s"],
-    )
-    alike = (privacy.on or secure.on) and not file and options["weights"] is None
-    uniform = "uniform" if alike else None
-    summable = "summable" if secure.on and not file else None
-    algorithm = _changed(
-        replace(algorithm, client=client, server=server),
-        privacy=privacy,
-        secure=secure,
-        upload=options["upload"] or summable,
-        download=_download(algorithm.download, options),
-        update_clip_norm=options["update_clip_norm"],
-        weights=options["weights"] or uniform,
-        max_weight=options["max_weight"],
-        aggregate=_rule(algorithm.aggregate, options, "aggregate", "faulty", "keep"),
-        mode=_mode(algorithm.mode, options),
-        selection=_rule(algorithm.selection, options, "selection", "min_separation", "target_s"),
-    )
-    return RunConfig(settings, algorithm, rule)
-
-
-def _changed(config: Any, **values: Any) -> Any:
-    return replace(config, **{name: value for name, value in values.items() if value is not None})
-
-
-def _rule(rule: Any, options: dict[str, Any], kind: str, *fields: str) -> Any:
-    """`rule`, or the one that the option --`kind` names, with those of its numbers changed that were given."""
-    from kbdfl.algorithms import AGGREGATES, SELECTIONS
-
-    rules, name = {"aggregate": AGGREGATES, "selection": SELECTIONS}[kind], options[kind]
-    if name is not None:
-        if name not in rules:
-            raise ConfigError(f"{kind} must be one of {', '.join(rules)}, got {name!r}"[:200])
-        rule = rules[name]()
-    numbers = {field: options[field] for field in fields if options[field] is not None}
-    for field in numbers:
-        if not hasattr(rule, field):
-            option = field.replace("_", "-")
-            raise ConfigError(f"--{option} must come with another --{kind}, got {rule}"[:200])
-    return replace(rule, **numbers)
-
-
-def _download(download: Any, options: dict[str, Any]) -> Any:
-    """`download` with what was given; steps that it would not look at are refused."""
-    changed = _changed(download, codec=options["download"], steps=options["download_steps"])
-    if options["download_steps"] is not None and changed.codec != "grid":
-        raise ConfigError(f"--download-steps must come with --download grid, got {changed.codec}")
-    return changed
-
-
-def _privacy(privacy: Any, options: dict[str, Any]) -> Any:
-    """`privacy` with what was given. Another budget is other noise, unless that is given too."""
-    fields = {
-        "epsilon": options["dp_epsilon"],
-        "delta": options["dp_delta"],
-        "noise_multiplier": options["dp_noise"],
-    }
-    for name in ("participations", "separation", "population", "denominator", "bands", "restart", "quantile"):
-        fields[name] = options[f"dp_{name}"]
-    given = {name: value for name, value in fields.items() if value is not None}
-    if options["dp"] is not None:
-        privacy = type(privacy)() if options["dp"] == "none" else privacy
-        given["mechanism"] = options["dp"]
-    if given.keys() - {"noise_multiplier", "population"} and privacy.epsilon:
-        given = {"noise_multiplier": 0.0} | given
-    return replace(privacy, **given)
-
-
-def _mode(mode: Any, options: dict[str, Any]) -> Any:
-    """`mode` with its numbers changed; an option that it would not look at is refused."""
-    from kbdfl.algorithms import FedBuff
-
-    names = ("concurrency", "max_staleness", "exponent")
-    numbers = {name: options[name] for name in names if options[name] is not None}
-    asynchronous = isinstance(mode, FedBuff)
-    if numbers and not asynchronous:
-        raise ConfigError(
-            f"--concurrency, --max-staleness and --staleness-exponent must come with fedbuff, got {mode}"
-        )
-    if asynchronous and options["over_selection"] is not None:
-        raise ConfigError("--over-selection must not come with fedbuff, which selects by --concurrency")
-    return replace(mode, **numbers)
-
-
-def _cohort(text: str | None, devices: int) -> int | None:
-    """A number of phones, or with a point or an exponent the share of `devices`, rounded up."""
-    if text is None:
-        return None
-    try:
-        if "." not in text and "e" not in text.lower():
-            return int(text)
-        share = Decimal(text)  # exact: as floats, 0.07 of 100 phones would be 8
-    except (ValueError, InvalidOperation):
-        raise ConfigError(
-            f"cohort must be a number or a fraction of the devices, got {text!r}"[:200]
-        ) from None
-    if not 0 < share <= 1:
-        raise ConfigError(f"cohort as a fraction must lie in (0, 1], got {text}"[:200])
-    if devices == 0:
-        raise ConfigError("cohort as a fraction needs --devices")
-    return ceil(share * devices)

@@ -16,7 +16,7 @@ FORMATS = ("auto", "jsonl", "csv", "leaf", "datasets", "sms", "whatsapp", "teleg
 STAYS = "read and written on this machine alone; nothing was sent anywhere"
 
 
-def out_option(help: str) -> Callable:
+def out_option(help: str) -> Callable[..., Any]:
     """`--out`, a file to write."""
     return click.option("--out", type=click.Path(path_type=Path), required=True, help=help)
 

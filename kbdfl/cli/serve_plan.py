@@ -91,7 +91,7 @@ def plan_of(folder: Path | None, options: dict[str, Any], named: tuple[str, ...]
 
 def _one(folder: Path | None, options: dict[str, Any]) -> Plan:
     """A folder that was served before must be asked for the same again, if anything is asked for."""
-    from kbdfl.cli.options import config_from
+    from kbdfl.options import config_from
     from kbdfl.run import RunConfig
 
     asked = any(value is not None for value in options.values())

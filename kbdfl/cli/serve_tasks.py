@@ -91,7 +91,9 @@ def _store(task: PlannedTask, address: "Address | None", spec: Any, facts: dict[
     return store
 
 
-def _prepare(task: PlannedTask, *, evaluate: bool, export_every: int, address: "Address | None") -> tuple:
+def _prepare(
+    task: PlannedTask, *, evaluate: bool, export_every: int, address: "Address | None"
+) -> tuple[Any, ...]:
     """A task's coordinator, its store, and the work beside its rounds."""
     from kbdfl.coordinator import Coordinator
     from kbdfl.params import write_atomically

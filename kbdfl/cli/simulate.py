@@ -8,9 +8,9 @@ import click
 
 from kbdfl.cli.common import given_options, json_option, progress, show
 from kbdfl.cli.compare import compare_options
-from kbdfl.cli.options import config_from, run_options
+from kbdfl.cli.options import run_options
 
-_WITH_RESUME = {"resume", "engine", "ray_address", "workers", "snapshot_s", "as_json"}
+_WITH_RESUME = {"resume", "engine", "ray_address", "workers", "snapshot_s", "track", "as_json"}
 
 
 @click.command()
@@ -53,6 +53,12 @@ _WITH_RESUME = {"resume", "engine", "ray_address", "workers", "snapshot_s", "as_
     show_default=True,
     help="Keep the run's state every so many seconds; 0 = after every round.",
 )
+@click.option(
+    "--track",
+    type=click.Choice(["tensorboard", "mlflow"]),
+    multiple=True,
+    help="Write each round for TensorBoard or MLflow too; may be repeated.",
+)
 @click.option("--resume", type=click.Path(path_type=Path), help="Go on with the run in this folder.")
 @click.option("--name", help="Name of the run folder.")
 @click.option(
@@ -71,6 +77,7 @@ def simulate(
     ray_address: str | None,
     workers: int,
     snapshot_s: float,
+    track: tuple[str, ...],
     resume: Path | None,
     name: str | None,
     runs: Path,
@@ -84,7 +91,10 @@ def simulate(
 
     With --compare it draws runs that are there already, RUN RUN..., over each other.
     """
+    from kbdfl.device_sim.audit import InvariantBroken
+    from kbdfl.device_sim.playing import play
     from kbdfl.engines import open_engine
+    from kbdfl.options import config_from
     from kbdfl.run import RunConfig, RunFolder
 
     if resume is not None:
@@ -92,103 +102,37 @@ def simulate(
         folder = RunFolder.open(resume)
         config = RunConfig.load(folder.path / "config.toml")
     else:
-        config = config_from(
-            options,
-            dropout=dropout,
-            hazard_per_h=hazard_per_h,
-            speeds=speeds,
-            availability=availability,
-            rest_s=rest_s,
-            faults=faults,
-            virtual_days=virtual_days,
-        )
+        options |= {
+            "dropout": dropout,
+            "hazard_per_h": hazard_per_h,
+            "speeds": speeds,
+            "availability": availability,
+            "rest_s": rest_s,
+            "faults": faults,
+            "virtual_days": virtual_days,
+        }
+        config = config_from(options)
         folder = None
+
+    def bar(rounds: int, done: int) -> Any:
+        return progress(total=rounds, initial=done, unit="round", desc="simulate")
+
     with open_engine(engine, workers, address=ray_address) as workplace:
-        show(_run(config, folder, workplace, snapshot_s, name, runs), as_json=as_json)
-
-
-def _run(
-    config: Any, folder: Any, engine: Any, snapshot_s: float, name: str | None, runs: Path
-) -> dict[str, Any]:
-    """Begin a run, or go on with the one in `folder`, to its end; what the command says of it."""
-    from kbdfl import secure
-    from kbdfl.device_sim.audit import InvariantBroken
-    from kbdfl.device_sim.faults import Storm
-    from kbdfl.device_sim.keeping import Keeper
-    from kbdfl.device_sim.population import Population, held_out_sentences, open_logs
-    from kbdfl.device_sim.simulate import Simulation
-    from kbdfl.metrics import evaluation_set
-    from kbdfl.privacy import FileBooks, statement
-    from kbdfl.report import finish_run
-    from kbdfl.run import RunFolder, build_task, checkpoint_facts
-
-    settings = config.settings
-    source = open_logs(settings.source, seed=settings.seed, devices=settings.devices)
-    population = Population(source, devices=settings.devices)
-    built = build_task(config, training_texts=population.texts())
-    held_out = evaluation_set(
-        held_out_sentences(source, built.vocabulary, words=settings.evaluate_words, seed=settings.seed)
-    )
-    kind = Storm if settings.faults == "storm" else Simulation
-    simulation = kind(config, built, population, engine=engine, held_out=held_out)
-    begun = folder is not None
-    if folder is None:
-        folder = RunFolder.create(runs, name, default=f"simulate-{settings.preset}")
-        folder.write_config(config.to_toml())
-    books = FileBooks(folder.path)
-    simulation.keep_books(books)
-    keeper, done = Keeper(folder, simulation, every_s=snapshot_s), 0
-    if begun:
-        done = keeper.resume()
-    else:
-        keeper.begin()
-    with progress(total=config.rule.rounds, initial=done, unit="round", desc="simulate") as bar:
         try:
-            _play(simulation, keeper, bar)
+            said = play(
+                config,
+                workplace,
+                folder=folder,
+                runs=runs,
+                name=name,
+                snapshot_s=snapshot_s,
+                bar=bar,
+                track=track,
+                say=lambda text: click.echo(f"kbdfl: {text}", err=True),
+            )
         except InvariantBroken as error:
-            raise click.ClickException(
-                f"a fault of kbdfl, found with seed {settings.seed} of {folder.path}: {error}"
-            ) from None
-    coordinator = simulation.coordinator
-    facts = checkpoint_facts(config, built, round=coordinator.round - 1, version=coordinator.version)
-    if rows := books.rows():
-        facts["privacy"] = statement(rows[-1])
-    if config.algorithm.secure.on:
-        facts["privacy"] = secure.statement(built.task, simulated=True)
-    try:
-        checkpoint = folder.save(coordinator.published, built, facts)
-        folder.write_fleet(simulation.facts())
-        summary = finish_run(folder, coordinator.published, built, facts)
-    except OSError as error:
-        raise keeper.lost(error) from None
-    keeper.finished()
-    if coordinator.phase == "open":  # its days were over before its rounds
-        summary |= simulation.measure()
-    said = {"run": str(folder.path), "devices": len(population), "checkpoint": str(checkpoint)} | summary
-    if "privacy" in facts:
-        said["privacy"] = facts["privacy"]
-    if isinstance(simulation, Storm):
-        said["faults"] = dict(simulation.happened)
-    return said
-
-
-def _play(simulation: Any, keeper: Any, bar: Any) -> None:
-    """The rounds, with what they did beside the bar."""
-    measured, reports = "", 0
-
-    def on_round(row: dict[str, Any]) -> None:
-        nonlocal measured, reports
-        keeper.add(row)
-        reports += row["reports"]
-        if row["recall_top1"] is not None:
-            measured = f"recall {row['recall_top1']:.1%} / {row['recall_top3']:.1%}, "
-        rate = reports / bar.format_dict["elapsed"] if bar.format_dict["elapsed"] else 0.0
-        bar.set_postfix_str(
-            f"{measured}{rate:,.0f} updates/s, day {row['virtual_s'] / 86_400:.2f}", refresh=False
-        )
-        bar.update()
-
-    simulation.rounds(on_round)
+            raise click.ClickException(str(error)) from None
+    show(said, as_json=as_json)
 
 
 def _refuse_others() -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 from math import prod
+from typing import cast
 
 from kbdfl.codec.clip import ClipNorm
 from kbdfl.codec.dense import Float32, Int8
@@ -84,7 +85,7 @@ def _step(written: str) -> Transform:
             f"upload must be one of {', '.join(UPLOADS)}, or steps of {', '.join(STEPS)} joined by +, "
             f"got {written!r}"[:300]
         )
-    make: Callable[..., Transform] = STEPS[name]
+    make = cast(Callable[..., Transform], STEPS[name])
     if (STEPS[name] in WITH_FRACTION) != bool(colon):
         raise ConfigError(
             f"{name} must be written {name}{'' if colon else ':FRACTION'}, got {written!r}"[:200]

@@ -59,6 +59,15 @@ class Fixed(Transform):
     def _limit(self, size: int) -> float:
         return SPREAD * self.norm / sqrt(max(size, 1) * self.share)
 
+    def step(self, size: int) -> float:
+        """What one level stands for, among `size` values."""
+        return self._limit(size) / self.levels
+
+    @property
+    def whole_norm(self) -> float:
+        """About how long an update of `norm` is here, once a share of it was sampled and scaled up."""
+        return self.norm / sqrt(self.share)
+
     def encode(self, update: Update, draws: Draws) -> Update:
         vector = update.vector
         words = encode_fixed(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from kbdfl.transform import (
     take_sections,
 )
 
-_SECTIONS = {"scales": np.float32, "packed": np.uint8}
+_SECTIONS: dict[str, type] = {"scales": np.float32, "packed": np.uint8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class _Packed(Transform):
 
     block: int = 256
     bits: ClassVar[int]
+    _dequantize: ClassVar[Callable[..., np.ndarray]]
+    _accumulate: ClassVar[Callable[..., None]]
     takes: ClassVar[tuple[str, ...]] = (DELTA, VALUES)
     gives: ClassVar[str] = CODED
     summable: ClassVar[bool] = False
@@ -60,7 +62,7 @@ class _Packed(Transform):
             raise WireError(f"{size} values of {self.bits} bits need {expected} bytes, got {len(packed)}")
 
 
-def _refusing(kernel: Callable, *args: object, **more: object) -> np.ndarray | None:
+def _refusing(kernel: Callable[..., Any], *args: object, **more: object) -> Any:
     """What `kernel` gives; its refusal of bits that nobody writes, as a WireError."""
     try:
         return kernel(*args, **more)

@@ -147,7 +147,7 @@ class Outliers(Transform):
         )
 
     def decode(self, update: Update, size: int, draws: Draws) -> Update:
-        wanted = {
+        wanted: dict[str, type] = {
             "outlier_scales": np.float32,
             "outliers": np.uint8,
             "outlier_places": np.uint8,

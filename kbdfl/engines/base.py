@@ -19,6 +19,7 @@ class Shared(Protocol):
 
     def get(self) -> np.ndarray:
         """The array, read-only; not a copy where a worker can see the same memory."""
+        ...
 
 
 class Engine(Protocol):
@@ -29,8 +30,9 @@ class Engine(Protocol):
 
     def share(self, array: np.ndarray) -> Shared:
         """Hand an array over to all workers, once; what comes back may be part of any item."""
+        ...
 
-    def release(self, shared: Shared) -> None:
+    def release(self, shared: Any) -> None:
         """No item that is submitted from now on needs `shared`; those that were are still carried out."""
 
     def submit(
@@ -41,15 +43,18 @@ class Engine(Protocol):
         `function` is a module's own and `item` can be pickled, as on other machines they are. With `apart` it gives
         two results, of which the second may stay where it was made: it is for `combine`.
         """
+        ...
 
     def combine(self, function: Callable[[Sequence[Result]], Result], apart: Sequence[Any]) -> Result:
         """`function` of what was left `apart`, which may have any order and be split: f([f([a, b]), c]).
 
         It must leave its arguments as they are, and may give one of them back.
         """
+        ...
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The results in the items' order."""
+        ...
 
     def close(self) -> None:
         """Let the workers end; what has not begun is cancelled."""

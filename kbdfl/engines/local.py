@@ -32,7 +32,7 @@ class ThreadEngine(PullEngine):
     def release(self, shared: _Own) -> None:
         """Nothing: it goes with its last user."""
 
-    def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
+    def _do(self, place: int, function: Callable[..., Any], item: Any, *, apart: bool) -> Any:
         return function(item)
 
 

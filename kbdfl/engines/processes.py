@@ -87,7 +87,7 @@ class ProcessEngine(PullEngine):
         for name in list(self._memories):
             self._free(name)
 
-    def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
+    def _do(self, place: int, function: Callable[..., Any], item: Any, *, apart: bool) -> Any:
         for _ in range(MOST_LOSSES):
             process, pipe = self._workers[place] or self._start(place)
             try:
@@ -146,10 +146,11 @@ def _detach(memory: SharedMemory, array: np.ndarray) -> None:
     try:
         memory.close()
     except BufferError:  # somebody looks at it still; it is freed with them
-        memory._mmap = memory._buf = None
+        inside: Any = memory
+        inside._mmap = inside._buf = None
 
 
-def _attempt(function: Callable, item: Any) -> tuple[bool, Any]:
+def _attempt(function: Callable[..., Any], item: Any) -> tuple[bool, Any]:
     """Whether it failed, and its result or what it raised."""
     try:
         return False, function(item)

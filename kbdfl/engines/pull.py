@@ -7,13 +7,13 @@ import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, Self
 
 from kbdfl.engines.base import Item, Result
 from kbdfl.errors import ConfigError
 
 # Minus its cost, its number, its result, what to do, and whether it gives a second result that stays apart.
-Work = tuple[float, int, Future, Callable, Any, bool]
+Work = tuple[float, int, Future[Any], Callable[..., Any], Any, bool]
 
 
 class PullEngine:
@@ -71,13 +71,13 @@ class PullEngine:
         for thread in self._threads:
             thread.join()
 
-    def __enter__(self) -> "PullEngine":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
+    def _do(self, place: int, function: Callable[..., Any], item: Any, *, apart: bool) -> Any:
         """Have a worker do it; `place` is which of them. With `apart` the second result is what `combine` takes."""
         raise NotImplementedError
 

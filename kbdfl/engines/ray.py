@@ -26,6 +26,7 @@ os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")  # it would print of los
 
 try:
     import ray
+    import ray.exceptions
     from ray.experimental import get_object_locations
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError:
@@ -88,11 +89,12 @@ class RayEngine(PullEngine):
         if self._mine and ray.is_initialized():
             ray.shutdown()
 
-    def _do(self, place: int, function: Callable, item: Any, *, apart: bool) -> Any:
+    def _do(self, place: int, function: Callable[..., Any], item: Any, *, apart: bool) -> Any:
         with _lost_and_given_up():
             if not apart:
                 return ray.get(self._run.remote(function, item))
-            first, second = self._run.options(num_returns=2).remote(function, item)
+            both: Any = self._run.options(num_returns=2).remote(function, item)
+            first, second = both
             return ray.get(first), second
 
 
@@ -117,7 +119,7 @@ def _lost_and_given_up() -> Iterator[None]:
 def start(workers: int, *, address: str | None = None) -> None:
     """Begin a Ray on this machine with so many workers, or join the cluster at `address`; it says nothing."""
     # "local", for without an address Ray would join one that happens to run on this machine, and refuse num_cpus.
-    options = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
+    options: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
     ray.init(
         address or "local",
         **options,
@@ -127,9 +129,9 @@ def start(workers: int, *, address: str | None = None) -> None:
     )
 
 
-def _call(function: Callable, item: Any) -> Any:
+def _call(function: Callable[..., Any], item: Any) -> Any:
     return function(item)
 
 
-def _call_with(function: Callable, *items: Any) -> Any:
+def _call_with(function: Callable[..., Any], *items: Any) -> Any:
     return function(items)

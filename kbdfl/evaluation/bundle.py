@@ -6,9 +6,10 @@ Perplexity is over the target words that the vocabulary knows, among its words; 
 
 import math
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,9 @@ def evaluate_bundle(
         raise ConfigError(f"threads must be >= 1, got {threads}")
     if max_messages_per_user is not None and max_messages_per_user < 1:
         raise ConfigError(f"max_messages_per_user must be >= 1, got {max_messages_per_user}")
-    pairs = iter(messages_by_user.items() if isinstance(messages_by_user, Mapping) else messages_by_user)
+    pairs: Iterator[Any] = iter(
+        messages_by_user.items() if isinstance(messages_by_user, Mapping) else messages_by_user
+    )
     session, mutex, stop = open_session(bundle), threading.Lock(), threading.Event()
     completion = Completion(bundle.vocabulary.tokens[len(SPECIALS) :])
 

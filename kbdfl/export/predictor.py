@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from kbdfl.errors import ConfigError
 from kbdfl.export.bundle import Bundle, load_bundle
 from kbdfl.export.casing import cased
 from kbdfl.export.runtime import INPUTS, OUTPUTS, open_session
+from kbdfl.tables import facts_table
 from kbdfl.text import BOS, SPECIALS, Vocabulary
 
 _WINDOW = 64  # of a long text the model sees the last 64 to 127 committed words: a bound on one call's work
@@ -89,6 +91,19 @@ class Predictor:
         self.blocked = frozenset[str]()
         self.block(*blocked)
 
+    def __repr__(self) -> str:
+        about = f"{len(self._vocabulary):,} tokens, {self.bundle.precision}, {len(self.blocked):,} blocked"
+        return f"<Predictor of {self.bundle.folder}: {about}>"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "bundle": str(self.bundle.folder),
+            "vocabulary": f"{len(self._vocabulary):,} tokens",
+            "precision": self.bundle.precision,
+            "blocked words": f"{len(self.blocked):,}",
+        }
+        return facts_table("kbdfl predictor", rows)
+
     def block(self, *words: str) -> None:
         """Suggest none of `words` from now on. Raises ConfigError for what is not one word."""
         self._set_blocked(self.blocked.union(map(self._normal, words)))
@@ -132,7 +147,8 @@ class Predictor:
         r = before.state_r if before else np.zeros((1, config.embed), np.float32)
         c = before.state_c if before else np.zeros((1, config.hidden), np.float32)
         inputs = dict(zip(INPUTS, (np.array([token], np.int64), r, c), strict=True))
-        return Context(*self._session.run(OUTPUTS, inputs))
+        outputs: Any = self._session.run(OUTPUTS, inputs)
+        return Context(*outputs)
 
     def _normal(self, word: str) -> str:
         words = self._vocabulary.split(word)
@@ -190,4 +206,4 @@ class Predictor:
                 self._contexts[tokens[:end]] = context
                 while len(self._contexts) > _KEPT:
                     self._contexts.popitem(last=False)
-        return context
+        return cast(Context, context)  # of one token at least

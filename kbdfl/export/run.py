@@ -84,7 +84,8 @@ def bundle_facts(metadata: dict[str, Any], rows: list[dict[str, Any]]) -> dict[s
     """
     facts = {key: metadata[key] for key in FACTS if key in metadata}
     if "version" in facts:
-        facts["rounds"] = facts["version"]  # every committed round makes a version, abandoned ones do not
+        # Every committed round makes a version, abandoned ones do not; a model that was trained further says how many.
+        facts["rounds"] = metadata.get("rounds", facts["version"])
         facts["recall"] = measured_recall(rows, version=facts["version"])
     return facts
 

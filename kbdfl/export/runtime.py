@@ -74,6 +74,7 @@ class Stepper:
         binding = self._session.io_binding()
         for name, array in zip(INPUTS, (self._token, *before), strict=True):
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        for name, array in zip(OUTPUTS, (self.top_ids, self.top_probs, self.logits, *after), strict=True):
+        outputs: tuple[np.ndarray, ...] = (self.top_ids, self.top_probs, self.logits, *after)
+        for name, array in zip(OUTPUTS, outputs, strict=True):
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         return binding

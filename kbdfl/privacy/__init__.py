@@ -1,5 +1,6 @@
 """Differential privacy of a device: noise on whole numbers, what it is worth, its ledger, and a sentence about it."""
 
+from kbdfl.privacy.distributed import Shares
 from kbdfl.privacy.ledger import Account, Books, FileBooks, Ledger, MemoryBooks, Row
 from kbdfl.privacy.participation import Participations, Parts
 from kbdfl.privacy.release import Central, Summing
@@ -19,6 +20,7 @@ __all__ = [
     "Parts",
     "Privacy",
     "Row",
+    "Shares",
     "Source",
     "Summing",
     "so_far",

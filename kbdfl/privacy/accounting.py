@@ -64,7 +64,11 @@ def claimed_epsilon(rho: float, delta: float, *, draws: int) -> float:
     delta) guarantee loses draws * DISTANCE * (1 + e^epsilon) of delta, which is set aside beforehand. inf where it is
     not enough.
     """
-    epsilon = epsilon_of_rho(rho, delta * (1 - SET_ASIDE))
+    return covered(epsilon_of_rho(rho, delta * (1 - SET_ASIDE)), delta, draws=draws)
+
+
+def covered(epsilon: float, delta: float, *, draws: int) -> float:
+    """`epsilon`, or inf where what is set aside of `delta` does not cover so many draws."""
     if epsilon > 700 or draws * DISTANCE * (1 + exp(epsilon)) > delta * SET_ASIDE:
         return inf
     return epsilon
@@ -93,6 +97,7 @@ def rho_for(epsilon: float, delta: float) -> float:
     return low
 
 
+@lru_cache(maxsize=4_096)
 def epsilon_of_skellam(
     *,
     variance: float,
@@ -121,6 +126,16 @@ def skellam_rdp(order: int, *, variance: float, squared_l2: float, l1: float) ->
     """The bound of `epsilon_of_skellam` at one order."""
     more = min(((2 * order - 1) * squared_l2 + 6 * l1) / (4 * variance**2), 3 * l1 / (2 * variance))
     return order * squared_l2 / (2 * variance) + more
+
+
+def rho_of_skellam(*, variance: float, squared_l2: float, l1: float) -> float:
+    """The least rho with which `skellam_rdp` is at most rho a at every whole order a > 1.
+
+    Its first bound is l2^2 / (2 v) (1 + 1 / v) a + (6 l1 - l2^2) / (4 v^2): a line, which divided by a is highest at
+    a = 2, or where a is largest.
+    """
+    slope = squared_l2 / (2 * variance) * (1 + 1 / variance)
+    return slope + max(0.0, 6 * l1 - squared_l2) / (4 * variance**2) / 2
 
 
 def epsilon_of_tree(noise_multiplier: float, delta: float, *, steps: int) -> float:

@@ -9,6 +9,7 @@ The coefficients are whole parts of 2^16, so that all that is released is whole 
 """
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,8 @@ def _divided(series: np.ndarray, c: np.ndarray) -> np.ndarray:
     """The power series `series` / c, as many coefficients."""
     from scipy.signal import lfilter
 
-    return lfilter([1.0], c, series)
+    divided: Any = lfilter([1.0], c, series)
+    return np.asarray(divided)
 
 
 def _impulse(rounds: int) -> np.ndarray:

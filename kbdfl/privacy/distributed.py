@@ -1,126 +1,136 @@
 """Noise that the devices add themselves, each a share of it, under secure aggregation: nobody sees a sum without noise.
 
-Every device rounds its clipped update at random to a grid of `levels` steps a clip norm, and adds Skellam noise.
-Shares are as large as the smallest number of survivors needs: with more of them the sum has more noise than is
-accounted, never less. (Devices that add none, or tell the server their share, are not among the survivors.)
+Every device rounds its clipped update at random to a grid of `steps` to a clip norm, and adds Skellam noise (Agarwal,
+Kairouz and Liu 2021, arXiv 2110.04995). Shares are as large as the smallest number of honest survivors needs: with
+more of them the sum has more noise than is accounted, never less. Devices that add none, or tell the server what they
+added, are not among these.
+
+All is bounded, so that a sum cannot wrap around: values are cut at `levels`, and noise where less than 2^-176 of it
+lies beyond, which is charged as the noise's other inexactness is (`kbdfl.privacy.sampling`).
 """
 
 from dataclasses import dataclass
-from math import ceil, isfinite, log2, sqrt
+from math import asinh, ceil, inf, isfinite, log, sqrt
 
 import numpy as np
 
 from kbdfl.errors import ConfigError
-from kbdfl.kernels.accumulate import l2_norm
-from kbdfl.privacy.accounting import epsilon_of_skellam, smallest
+from kbdfl.privacy.accounting import covered, epsilon_of_skellam, rho_of_skellam
 from kbdfl.privacy.grid import round_at_random, rounded_bound
 from kbdfl.privacy.mechanisms import LARGEST_VARIANCE, skellam
 from kbdfl.privacy.source import Source
 
-SPREAD = 8.0  # standard deviations of a coordinate of the sum that do not wrap around
+TAIL = 176 * log(2)  # nats: a thinner tail of a device's noise is cut off
+INEXACT = 3  # for each number: two Poisson draws, and what is cut off
 
 
 @dataclass(frozen=True, slots=True)
-class Distributed:
-    """One round of it.
+class Shares:
+    """How the devices of a round share its noise. Its `noise` is in clip norms, after rounding has made them longer.
 
-    clip_norm         of an update
-    levels            steps of the grid in a clip norm
-    noise_multiplier  standard deviation of the sum's noise in clip norms, with the fewest survivors
-    survivors         as many
-    devices           as may take part at most
-    size              numbers in an update
+    steps      of the grid in a clip norm
+    levels     steps at which a value is cut
+    size       numbers in an update
+    survivors  honest ones in a sum, at least
+    devices    as may take part at most
     """
 
-    clip_norm: float
+    steps: float
     levels: int
-    noise_multiplier: float
+    size: int
     survivors: int
     devices: int
-    size: int
 
     def __post_init__(self) -> None:
-        for name in ("clip_norm", "noise_multiplier"):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ConfigError(f"{name} must be finite and > 0, got {getattr(self, name)}")
-        for name in ("levels", "survivors", "size"):
+        if not (isfinite(self.steps) and self.steps > 0):
+            raise ConfigError(f"steps must be finite and > 0, got {self.steps}")
+        for name in ("levels", "size", "survivors"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.devices < self.survivors:
             raise ConfigError(f"devices must be >= survivors = {self.survivors}, got {self.devices}")
-        if self.variance > LARGEST_VARIANCE:
-            raise ConfigError(
-                f"levels must be fewer: the noise has a variance of {self.variance:g} steps squared"
-            )
-
-    @property
-    def variance(self) -> float:
-        """Of the sum's noise in each coordinate, in steps squared, with the fewest survivors."""
-        return (self.noise_multiplier * self.levels) ** 2
-
-    @property
-    def share(self) -> float:
-        """The variance that one device adds."""
-        return self.variance / self.survivors
 
     @property
     def longest(self) -> float:
         """The L2 norm of one device's part in steps, which rounding makes longer than the clip norm."""
-        return rounded_bound(self.levels, self.size)
+        return rounded_bound(self.steps, self.size)
 
     @property
-    def bits(self) -> int:
-        """Of the modulus, so that a coordinate of the sum wraps around at SPREAD deviations only.
+    def squared_l2(self) -> float:
+        """What one device moves in a sum at most, squared, in steps."""
+        return self.longest**2
 
-        Counted for updates that were rotated, which makes a coordinate one in a square root of `size` of the norm; a
-        sum that wraps around is wrong, and as private as before.
+    @property
+    def l1(self) -> float:
+        """The same in the L1 norm. Of whole numbers, |x| <= x^2."""
+        return min(self.squared_l2, sqrt(self.size) * self.longest)
+
+    def variance(self, noise: float) -> float:
+        """Of the sum's noise in each number, in steps squared, with the fewest survivors."""
+        return noise**2 * self.squared_l2
+
+    def each(self, noise: float) -> float:
+        """The variance that one device adds. Raises ConfigError for more than can be drawn."""
+        share = self.variance(noise) / self.survivors
+        if not (noise > 0 and share <= LARGEST_VARIANCE):
+            raise ConfigError(
+                f"privacy noise_multiplier must be > 0 and leave a device's noise a variance of at most "
+                f"{LARGEST_VARIANCE:g} steps squared, got {noise:g} and {share:g}"
+            )
+        return share
+
+    def noise_bound(self, noise: float) -> int:
+        """What a device's noise is cut to in each number, in steps."""
+        return _reach(self.each(noise))
+
+    def bound(self, noise: float) -> int:
+        """The largest magnitude of a number that a device gives."""
+        return self.levels + self.noise_bound(noise)
+
+    def rho(self, noise: float, *, times: int) -> float:
+        """For every whole order a > 1, `times` parts have a Renyi divergence of at most rho a."""
+        return times * rho_of_skellam(variance=self.variance(noise), squared_l2=self.squared_l2, l1=self.l1)
+
+    def epsilon(self, noise: float, delta: float, *, times: int, releases: int = 1) -> float:
+        """What is claimed of `times` parts in so many releases; inf where nothing is."""
+        variance = self.variance(noise)
+        if not variance > 0:
+            return inf
+        epsilon = epsilon_of_skellam(
+            variance=variance, squared_l2=self.squared_l2, l1=self.l1, delta=delta, times=times
+        )
+        return covered(epsilon, delta, draws=INEXACT * releases * self.devices * self.size)
+
+    def encode(self, values: np.ndarray, noise: float, source: Source | None = None) -> np.ndarray:
+        """One device's part: int64 (size,), within `bound`, of `values` float (size,) in steps, clipped or not yet.
+
+        Raises ConfigError for another number of values.
         """
-        signal = SPREAD * self.devices * self.longest / sqrt(self.size)
-        noise = SPREAD * sqrt(self.share * self.devices)
-        return ceil(log2(2 * min(signal, self.devices * self.longest) + 2 * noise + 2))
-
-    def encode(self, delta: np.ndarray, source: Source | None = None) -> np.ndarray:
-        """One device's part: `delta` float32 (P,), rotated already if it is to be, clipped and with noise; int64 (P,).
-
-        Raises ConfigError for a delta of another size.
-        """
-        if len(delta) != self.size:
-            raise ConfigError(f"an update must have {self.size} numbers, got {len(delta)}")
-        source = source or Source()
-        values = delta.astype(float) * (self.levels / max(self.clip_norm, l2_norm(delta)))
-        steps = round_at_random(values, levels=self.levels, source=source)
-        return steps + skellam(self.share, self.size, source)
-
-    def decode(self, words: np.ndarray, *, bits: int) -> np.ndarray:
-        """float32 (P,): the sum of updates, from the sum of parts modulo 2^bits, uint32 or uint64 (P,)."""
-        half, modulus = 1 << (bits - 1), 1 << bits
-        steps = ((words.astype(np.int64) + half) % modulus) - half
-        return (steps * (self.clip_norm / self.levels)).astype(np.float32)
-
-    def epsilon(self, delta: float, *, times: int = 1) -> float:
-        """What is claimed of `times` such rounds that a device takes part in."""
-        squared = self.longest**2
-        l1 = min(squared, sqrt(self.size) * self.longest)  # whole numbers: |x| <= x^2
-        return epsilon_of_skellam(variance=self.variance, squared_l2=squared, l1=l1, delta=delta, times=times)
+        if len(values) != self.size:
+            raise ConfigError(f"an update must have {self.size} numbers, got {len(values)}")
+        source, values = source or Source(), values.astype(float)
+        norm = sqrt(float(np.einsum("i,i", values, values)))
+        if norm > self.steps:
+            values *= self.steps / norm
+        np.clip(values, -self.levels, self.levels, out=values)  # makes it shorter, if anything
+        steps, most = round_at_random(values, levels=self.steps, source=source), self.noise_bound(noise)
+        return steps + np.clip(skellam(self.each(noise), self.size, source), -most, most)
 
 
-def calibrated(
-    *,
-    epsilon: float,
-    delta: float,
-    times: int,
-    clip_norm: float,
-    levels: int,
-    survivors: int,
-    devices: int,
-    size: int,
-) -> Distributed:
-    """The round with the least noise of which `times` stay within (epsilon, delta). Raises ConfigError if none does."""
+def _reach(variance: float) -> int:
+    """The smallest t with P(|X| > t) <= exp(-TAIL) by Chernoff's bound, for Skellam noise X.
 
-    def made(noise: float) -> Distributed:
-        return Distributed(clip_norm, levels, noise, survivors, devices, size)
+    ln P(X >= t) <= v (sqrt(1 + u^2) - 1 - u asinh(u)), u = t / v
+    """
 
-    def works(noise: float) -> bool:
-        return made(noise).epsilon(delta, times=times) <= epsilon
+    def far(t: int) -> bool:
+        u = (t + 1) / variance
+        return log(2) + variance * (u * u / (sqrt(1 + u * u) + 1) - u * asinh(u)) <= -TAIL
 
-    return made(smallest(works))
+    low, high = 0, ceil(16 * sqrt(variance)) + 1
+    while not far(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if far(middle) else (middle, high)
+    return high

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kbdfl.errors import ConfigError, DataError
+from kbdfl.privacy.distributed import Shares
 from kbdfl.privacy.participation import Participations, Parts
 from kbdfl.privacy.terms import Privacy
 
@@ -29,6 +30,7 @@ class Account:
     rounds      of the task, as the noise was made for
     cohort      reports that commit a round
     size        numbers in an update
+    shares      how the devices add the noise; None = the server does
     """
 
     privacy: Privacy
@@ -36,13 +38,26 @@ class Account:
     rounds: int
     cohort: int
     size: int
+    shares: Shares | None = None
+
+    def __post_init__(self) -> None:
+        if (self.shares is not None) != self.privacy.on_devices:
+            raise ConfigError(
+                f"shares must come with noise that devices add, got {self.privacy.mechanism}, {self.shares}"
+            )
 
     def rho(self, released: int) -> float:
         """What so many releases cost."""
+        if self.shares is not None:
+            noise, times = self.privacy.noise_multiplier, self.privacy.parts(released)
+            return self.shares.rho(noise, times=times) if released else 0.0
         return self.privacy.rho(released, rounds=self.rounds, cohort=self.cohort)
 
     def epsilon(self, released: int) -> float:
         """What is claimed after them."""
+        if self.shares is not None:
+            noise, times = self.privacy.noise_multiplier, self.privacy.parts(released)
+            return self.shares.epsilon(noise, self.privacy.delta, times=times, releases=released)
         return self.privacy.claim(self.rho(released), draws=released * (self.size + 1))
 
 
@@ -87,9 +102,11 @@ class Books(Protocol):
 
     def rows(self) -> list[Row]:
         """All rows, the first one first."""
+        ...
 
     def participations(self) -> dict[str, Parts]:
         """Of every device that was ever counted."""
+        ...
 
     def book(self, row: Row, devices: Collection[str]) -> None:
         """Keep a row, and that these devices were counted in its release, all or nothing, durable when it returns."""
@@ -107,7 +124,7 @@ class MemoryBooks:
         return list(self._rows)
 
     def participations(self) -> dict[str, Parts]:
-        return {device: self._parts.of(device) for device in self._devices}
+        return {device: had for device in self._devices if (had := self._parts.of(device)) is not None}
 
     def book(self, row: Row, devices: Collection[str]) -> None:
         self._rows.append(row)
@@ -141,7 +158,7 @@ class FileBooks:
                 counted = json.loads(line)
                 found.counted(counted["devices"], counted["number"])
                 names.update(counted["devices"])
-        return {device: found.of(device) for device in names}
+        return {device: had for device in names if (had := found.of(device)) is not None}
 
     def book(self, row: Row, devices: Collection[str]) -> None:
         _append(self._devices, json.dumps({"number": row.number, "devices": sorted(devices)}))
@@ -221,13 +238,18 @@ def check_rows(rows: list[Row]) -> list[Row]:
 
 
 def _terms(account: Account) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(account)))
+    terms = asdict(account)
+    if account.shares is None:
+        del terms["shares"]
+    return json.loads(json.dumps(terms))
 
 
 def account_of(row: Row) -> Account:
     """The account that a row states. Raises DataError where it states none."""
     try:
         terms = dict(row.terms)
+        if "shares" in terms:
+            terms["shares"] = Shares(**terms["shares"])
         return Account(Privacy(**terms.pop("privacy")), **terms)
     except (TypeError, KeyError, ConfigError):
         raise DataError("the ledger does not say what its rows promise") from None

@@ -5,6 +5,7 @@ from math import ceil, sqrt
 from typing import Any
 
 from kbdfl.errors import ConfigError
+from kbdfl.privacy.distributed import Shares
 from kbdfl.privacy.ledger import Account
 from kbdfl.privacy.statement import describe
 from kbdfl.privacy.terms import Privacy
@@ -51,6 +52,8 @@ class Plan:
             "rounds": account.rounds,
             "population": privacy.population,
             "cohort": account.cohort,
+            "survivors": account.shares.survivors if account.shares else None,
+            "bound": account.shares.bound(privacy.noise_multiplier) if account.shares else None,
             "participations": privacy.parts(account.rounds),
             "separation": privacy.separation,
             "parameters": account.size,
@@ -64,10 +67,19 @@ class Plan:
 
 
 def plan(
-    privacy: Privacy, *, rounds: int, cohort: int, size: int, clip_norm: float = 1.0, signal: float = 1.0
+    privacy: Privacy,
+    *,
+    rounds: int,
+    cohort: int,
+    size: int,
+    clip_norm: float = 1.0,
+    signal: float = 1.0,
+    shares: Shares | None = None,
 ) -> Plan:
     """The plan for `privacy`, whose noise is found if it has none, for updates of `size` numbers.
 
+    Where devices add the noise `shares` says how. What a mean then carries is the noise of a whole cohort, more than is
+    accounted; a larger cohort is taken to have as large a share of honest survivors at least.
     Raises ConfigError where the population is too small for its separation, or nothing reaches the budget.
     """
     for name, value in (("rounds", rounds), ("cohort", cohort), ("size", size)):
@@ -76,8 +88,8 @@ def plan(
     if not 0 < signal < float("inf"):
         raise ConfigError(f"signal must be > 0 and finite, got {signal}")
     check_population(privacy, rounds=rounds, cohort=cohort)
-    noised = privacy.with_noise(rounds=rounds, cohort=cohort)
-    account = Account(noised, clip_norm, rounds, cohort, size)
+    noised = privacy.with_noise(rounds=rounds, cohort=cohort, shares=shares)
+    account = Account(noised, clip_norm, rounds, cohort, size, shares)
     if not account.epsilon(rounds) < float("inf"):
         raise ConfigError(
             f"nothing is claimed of rho = {account.rho(rounds):.4g} at delta = {privacy.delta:g}: "
@@ -85,6 +97,8 @@ def plan(
         )
     noise, stream = noised.noise_multiplier, noised.stream(rounds)
     length = noise * sqrt(size)  # of noise on a sum
+    if shares is not None:
+        length *= shares.longest / shares.steps * sqrt(cohort / shares.survivors)
     return Plan(
         account=account,
         rho=account.rho(rounds),

@@ -1,5 +1,7 @@
 """The central mechanism: updates on a grid, their sum with noise, the divisor, and the next clip norm.
 
+Where devices add the noise (`kbdfl.privacy.distributed`) what is left is `release_noised`: the books, the divisor.
+
 The four things that an audit plants faults in stand apart: `Summing.add` clips, `Central._noise` draws,
 `Central.divisor` divides, and each release has a `Source` of its own.
 """
@@ -73,6 +75,8 @@ class Central:
             raise ConfigError(
                 f"privacy noise_multiplier must be > 0 and at most {LARGEST / 2**36:g}, got {privacy.noise_multiplier}"
             )
+        if account.shares is not None:
+            account.shares.each(privacy.noise_multiplier)  # refuses what cannot be drawn
         self.privacy, self._account, self._source = privacy, account, source
         self.ledger = Ledger(account, books)
         self._participations = Participations(books.participations())
@@ -136,9 +140,29 @@ class Central:
             summed.total, deviation=self.privacy.noise_multiplier * LEVELS, noise=noise
         )
         following = self._next_clip_norm(summed, noise)
-        self.ledger.book(round, devices, clip_norm=clip_norm, next_clip_norm=following)
-        self._participations.counted(devices, len(self.ledger) - 1)
         mean = (noised * (clip_norm / LEVELS / self.divisor(summed))).astype(np.float32)
+        return self._book(round, mean, devices, clip_norm=clip_norm, next_clip_norm=following)
+
+    def release_noised(self, round: int, total: np.ndarray, devices: Collection[str]) -> np.ndarray:
+        """The same of the sum float (P,) of what these devices made, on which their noise is: none is added here.
+
+        Raises ConfigError, too, for a sum of fewer devices than their noise was made for.
+        """
+        if self._released is not None and self.drawn(round):
+            return self._released[1]
+        shares = self._account.shares
+        if shares is None:
+            raise ConfigError("a sum must be noised by the server, whose noise this task has")
+        if len(devices) < shares.survivors:
+            raise ConfigError(f"a sum must hold the noise of {shares.survivors} devices, got {len(devices)}")
+        clip_norm = self.clip_norm
+        mean = (total / self.privacy.divisor(self._account.cohort)).astype(np.float32)
+        return self._book(round, mean, devices, clip_norm=clip_norm, next_clip_norm=clip_norm)
+
+    def _book(self, round: int, mean: np.ndarray, devices: Collection[str], **norms: float) -> np.ndarray:
+        """A release is paid for, and from then on the same however often it is asked for."""
+        self.ledger.book(round, devices, **norms)
+        self._participations.counted(devices, len(self.ledger) - 1)
         self._released = round, mean
         return mean
 

@@ -13,7 +13,7 @@ left of an error is the 192nd bit and the tail that is cut: `DISTANCE` bounds th
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -150,8 +150,9 @@ def _accept(weights: Weights, value: int, first: int, word: int, source: Source)
 
     number = (word << MORE) + _more(source)
     with mpmath.workdps(DIGITS):
-        chance = mpmath.exp(weights.exactly(value) - weights.exactly(first))
-        return number < mpmath.floor(chance * 2**BITS)
+        chance: Any = mpmath.exp(weights.exactly(value) - weights.exactly(first))
+        below: Any = mpmath.floor(chance * 2**BITS)
+        return bool(number < below)
 
 
 def _more(source: Source) -> int:

@@ -1,14 +1,16 @@
 """The sentence about privacy that a model carries: made of the ledger, never written by hand."""
 
-from typing import Any
+from typing import Any, cast
 
 from kbdfl.privacy.ledger import Account, Ledger, Row, account_of
+from kbdfl.privacy.streams import Banded
 from kbdfl.privacy.terms import Privacy
 
 NOT_COVERED = (
-    "Not covered: which devices took part and when, their traffic, the training loss and counts that the operator "
-    "sees, figures measured on held-out users, and a vocabulary counted on devices."
+    "Not covered: which devices took part and when, their traffic, {}figures measured on held-out users, and a "
+    "vocabulary counted on devices."
 )
+SEEN = "the training loss and counts that the operator sees, "
 
 
 def statement(row: Row) -> str:
@@ -31,12 +33,28 @@ def describe(account: Account, *, released: int, rho: float, epsilon: float | No
     return (
         f"Device-level differential privacy (neighbours: one device{said} reports zeros): "
         f"{_mechanism(account)}, on sums of updates clipped to a norm of {_clip(account)} and divided by "
-        f"{privacy.divisor(account.cohort):,}; added by the server, which sees single updates and is trusted; "
+        f"{privacy.divisor(account.cohort):,}; {_trust(account)}; "
         f"{_participation(privacy, released)}; "
-        f"rho = {rho:.3g} (zero-concentrated), {_claim(epsilon, privacy.delta)} "
+        f"rho = {rho:.3g} ({_concentrated(privacy)}), {_claim(epsilon, privacy.delta)} "
         f"for the {released:,} model{'s' if released != 1 else ''} published, "
-        f"with no amplification by sampling claimed. {NOT_COVERED}"
+        f"with no amplification by sampling claimed. {NOT_COVERED.format('' if privacy.on_devices else SEEN)}"
     )
+
+
+def _trust(account: Account) -> str:
+    if account.shares is None:
+        return "added by the server, which sees single updates and is trusted"
+    fewest = account.shares.survivors
+    return (
+        "added by the devices, a share each, under secure aggregation (Bonawitz et al. 2017): the server need not be "
+        "trusted with updates, nor with sums without noise, as long as fewer than a fifth of the devices of a round "
+        f"are in league with it, none is of its own making, and at least {fewest:,} in a sum run the published "
+        "program, which holds them to noise, clip norm and participation"
+    )
+
+
+def _concentrated(privacy: Privacy) -> str:
+    return "Renyi divergence at whole orders" if privacy.on_devices else "zero-concentrated"
 
 
 def _claim(epsilon: float | None, delta: float) -> str:
@@ -47,9 +65,13 @@ def _claim(epsilon: float | None, delta: float) -> str:
 
 def _mechanism(account: Account) -> str:
     privacy = account.privacy
+    if privacy.on_devices:
+        return (
+            f"Skellam noise of at least {privacy.noise_multiplier:.4g} clip norms, independent in every round"
+        )
     noise = f"discrete Gaussian noise of {privacy.noise_multiplier:.4g} clip norms"
     if privacy.mechanism == "banded":
-        bands = len(privacy.stream(account.rounds).coefficients)
+        bands = len(cast(Banded, privacy.stream(account.rounds)).coefficients)
         return f"{noise}, correlated by a banded matrix of {bands} bands (DP-FTRL)"
     if privacy.mechanism == "tree":
         trees = f"trees of {privacy.restart:,} rounds" if privacy.restart else "one tree"
@@ -64,7 +86,7 @@ def _clip(account: Account) -> str:
         if quantile
         else ""
     )
-    return f"{account.clip_norm:g}{follows}"
+    return f"{account.clip_norm:.4g}{follows}"
 
 
 def _participation(privacy: Privacy, released: int) -> str:
@@ -81,7 +103,7 @@ def facts(row: Row) -> dict[str, Any]:
         "neighbours": "zero-out",
         "mechanism": account.privacy.mechanism,
         "noise_multiplier": account.privacy.noise_multiplier,
-        "trust": "server",
+        "trust": "devices" if account.privacy.on_devices else "server",
         "participations": account.privacy.parts(row.number + 1),
         "separation": account.privacy.separation,
         "releases": row.number + 1,

@@ -26,12 +26,15 @@ class Stream(Protocol):
 
     def squared_sensitivity(self, *, rounds: int, participations: int, separation: int) -> float:
         """In clip norms squared."""
+        ...
 
     def prefix_variance(self, rounds: int) -> float:
         """The mean over the rounds of the variance of a running sum's noise, as a multiple of one draw's."""
+        ...
 
     def release(self, total: np.ndarray, *, deviation: float, noise: Noise) -> np.ndarray:
         """float64 (P,): the sum int64 (P,) with noise of `deviation`. What it remembers is settled by `settle`."""
+        ...
 
     def settle(self) -> None:
         """What was released last has become a model."""
@@ -68,6 +71,8 @@ class Tree:
 
     def __init__(self, restart: int = 0) -> None:
         self._every = restart
+        self._leaves = 0
+        self._nodes: dict[int, np.ndarray] = {}
         self.restart()
 
     def squared_sensitivity(self, *, rounds: int, participations: int, separation: int) -> float:
@@ -107,7 +112,7 @@ class Tree:
 
     def restart(self) -> None:
         self._leaves, self._nodes = 0, {}
-        self._next: tuple[int, dict[int, np.ndarray]] = 0, {}
+        self._next = self._leaves, self._nodes
 
 
 class Banded:

@@ -5,9 +5,10 @@ from math import ceil, isfinite
 
 from kbdfl.errors import ConfigError
 from kbdfl.privacy.accounting import check_delta, claimed_epsilon, rho_for, rho_of, smallest
+from kbdfl.privacy.distributed import Shares
 from kbdfl.privacy.streams import Banded, Independent, Stream, Tree
 
-MECHANISMS = ("none", "gaussian", "tree", "banded")
+MECHANISMS = ("none", "gaussian", "tree", "banded", "skellam")
 DEFAULT_BANDS = 16
 DEFAULT_CLIP_RATE = 0.2  # of Andrew et al. 2021
 
@@ -17,7 +18,8 @@ class Privacy:
     """Noise on the sum of a round's updates, each of which is at most `update_clip_norm` of the algorithm long.
 
     mechanism         none; gaussian: every round its own noise; tree or banded: noise that later rounds take back in
-                      part (`kbdfl.privacy.streams`)
+                      part (`kbdfl.privacy.streams`); skellam: noise that the devices add, under secure aggregation
+                      alone (`kbdfl.privacy.distributed`)
     noise_multiplier  the noise's standard deviation in clip norms; 0 = the least that `epsilon` allows
     epsilon           the budget: no round is opened that could pass it; 0 = there is none
     delta             of the budget, and of what is claimed
@@ -83,6 +85,10 @@ class Privacy:
                 f"privacy bands must be at most separation = {self.separation}, or two parts of a device would meet, "
                 f"got {self.bands}"
             )
+        if self.quantile and self.on_devices:
+            raise ConfigError(
+                f"privacy quantile must be 0 with noise that devices add, who send no count, got {self.quantile}"
+            )
         if self.quantile and self.mechanism != "gaussian":
             raise ConfigError(
                 "privacy quantile must be 0 with noise that later rounds take back, whose unit is the clip norm, "
@@ -97,11 +103,23 @@ class Privacy:
         """Whether there is any."""
         return self.mechanism != "none"
 
-    def with_noise(self, *, rounds: int, cohort: int) -> "Privacy":
-        """With the least noise that keeps `rounds` rounds within the budget, if it is not set already."""
+    @property
+    def on_devices(self) -> bool:
+        """Whether the devices add the noise themselves."""
+        return self.mechanism == "skellam"
+
+    def with_noise(self, *, rounds: int, cohort: int, shares: Shares | None = None) -> "Privacy":
+        """With the least noise that keeps `rounds` rounds within the budget, if it is not set already.
+
+        Where the devices add it, `shares` says how they do.
+        """
         if not self.on or self.noise_multiplier:
             return self
-        return replace(self, noise_multiplier=least_noise(self, rounds=rounds, cohort=cohort))
+        if self.on_devices:
+            noise = least_shared_noise(self, shares, rounds=rounds)
+        else:
+            noise = least_noise(self, rounds=rounds, cohort=cohort)
+        return replace(self, noise_multiplier=noise)
 
     def divisor(self, cohort: int) -> int:
         """What a round's sum is divided by."""
@@ -124,7 +142,7 @@ class Privacy:
         return Tree(self.restart) if self.mechanism == "tree" else Independent()
 
     def rho(self, released: int, *, rounds: int, cohort: int) -> float:
-        """What `released` releases cost, of a task of so many rounds.
+        """What `released` releases cost, of a task of so many rounds, whose noise the server adds.
 
         A device that is within the clip norm or not moves that count by a half (Andrew et al. 2021): zeros count as
         neither, as plus or minus a half what is there.
@@ -155,5 +173,19 @@ def least_noise(privacy: Privacy, *, rounds: int, cohort: int) -> float:
 
     def works(noise: float) -> bool:
         return replace(privacy, noise_multiplier=noise).rho(rounds, rounds=rounds, cohort=cohort) <= budget
+
+    return smallest(works)
+
+
+def least_shared_noise(privacy: Privacy, shares: Shares | None, *, rounds: int) -> float:
+    """The same for noise that devices add, as `shares` says. Raises ConfigError where none is enough."""
+    if shares is None:
+        raise ConfigError(
+            f"privacy must not be {privacy.mechanism} without secure aggregation, whose phones add it"
+        )
+    budget, times = privacy.epsilon, privacy.parts(rounds)
+
+    def works(noise: float) -> bool:
+        return shares.epsilon(noise, privacy.delta, times=times, releases=rounds) <= budget
 
     return smallest(works)

@@ -74,7 +74,8 @@ def recall_figure(lines: Sequence[Line]) -> Any:
     }
     if all(point.hours is None for line in lines for point in line.points):
         del axes["by virtual hour"]
-    figure, xs = go.Figure(), {label: [] for label in axes}
+    figure = go.Figure()
+    xs: dict[str, list[list[float | None]]] = {label: [] for label in axes}
     for number, line in enumerate(lines):
         for label, (name, _) in axes.items():
             xs[label].append([getattr(point, name) for point in line.points])

@@ -96,18 +96,24 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return f'<div class="table"><table><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def _drawn(plot: Plot, name: str) -> str:
-    plot.figure.update_layout(
+def styled(figure: Any) -> Any:
+    """The figure in the house's colours, with its legend above the plot."""
+    figure.update_layout(
         template="plotly_white",
         colorway=COLOURS,
-        height=plot.figure.layout.height or 310,
+        height=figure.layout.height or 310,
         margin={"l": 10, "r": 10, "t": 10, "b": 10},
         legend={"orientation": "h", "traceorder": "normal", "x": 0, "y": 1.02, "yanchor": "bottom"}
-        | plot.figure.layout.legend.to_plotly_json(),
+        | figure.layout.legend.to_plotly_json(),
         hoverlabel={"namelength": -1},
     )
-    for axes in (plot.figure.update_xaxes, plot.figure.update_yaxes):
+    for axes in (figure.update_xaxes, figure.update_yaxes):
         axes(automargin=True, title={"standoff": 8})
+    return figure
+
+
+def _drawn(plot: Plot, name: str) -> str:
+    styled(plot.figure)
     drawn = plot.figure.to_html(
         full_html=False,
         include_plotlyjs=False,

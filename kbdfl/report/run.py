@@ -1,12 +1,14 @@
 """What a finished run shows: the bundle, and report.html, one file with its plots inside."""
 
 import html
+import json
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
-from kbdfl.export.bundle import write_bundle
+from kbdfl.errors import DataError
+from kbdfl.export.bundle import MANIFEST, write_bundle
 from kbdfl.export.run import bundle_facts
 from kbdfl.privacy import FileBooks, statement
 from kbdfl.report.audit import AUDIT, audit_section, read_audit
@@ -62,15 +64,16 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 def write_report(folder: RunFolder) -> dict[str, Any]:
     """Draw report.html from the folder's metrics.jsonl, config.toml and, if they are there, fleet.json and audit.json.
 
-    What the folder's ledger says of privacy stands there too. Returns `summarise` of the rows. Raises DataError for one
-    of these that is malformed. The page's size is bounded, whatever the number of rounds and of phones.
+    What the folder's bundle says of privacy stands there too, or else its ledger. Returns `summarise` of the rows.
+    Raises DataError for one of these that is malformed. The page's size is bounded, whatever the number of rounds and
+    of phones.
     """
     rows = folder.rows()
     summary = summarise(rows)
-    charts = _plots(rows)
+    charts = list(round_plots(rows).values())
     body = [cards(_cards(summary)), plots(charts)]
-    if releases := FileBooks(folder.path).rows():
-        body.append(f"<h2>Privacy</h2><p>{html.escape(statement(releases[-1]))}</p>")
+    if sentence := _privacy(folder):
+        body.append(f"<h2>Privacy</h2><p>{html.escape(sentence)}</p>")
     if len(rows) > MOST_POINTS:
         body.append(f"<p>Of {len(rows):,} rounds a curve draws {MOST_POINTS:,}, evenly spaced.</p>")
     fleet = folder.path / FLEET
@@ -90,6 +93,20 @@ def write_report(folder: RunFolder) -> dict[str, Any]:
         body="\n".join(body),
     )
     return summary
+
+
+def _privacy(folder: RunFolder) -> str:
+    """The sentence that the run's model carries; empty where there is neither model nor ledger."""
+    manifest = folder.path / "model" / MANIFEST
+    if manifest.is_file():
+        try:
+            said = json.loads(manifest.read_text("utf-8")).get("privacy")
+        except (ValueError, AttributeError, RecursionError):
+            raise DataError(f"{manifest} must be a bundle's manifest, and is not") from None
+        if isinstance(said, str):
+            return said
+    releases = FileBooks(folder.path).rows()
+    return statement(releases[-1]) if releases else ""
 
 
 def _cards(summary: dict[str, Any]) -> list[tuple[str, str]]:
@@ -116,7 +133,8 @@ def _cards(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _plots(rows: list[dict[str, Any]]) -> list[Plot]:
+def round_plots(rows: list[dict[str, Any]]) -> dict[str, Plot]:
+    """The plots of a run's metrics rows: recall, loss, bytes, phones; staleness and epsilon where there is any."""
     points = recall_points(rows)
     recall = recall_figure([Line("recall@1", points), Line("recall@3", points, top=3)])
     drawn = thinned(rows)
@@ -124,14 +142,14 @@ def _plots(rows: list[dict[str, Any]]) -> list[Plot]:
     def running_sum(name: str) -> list[float]:
         return [total / 1e9 for total in thinned(list(accumulate(row[name] for row in rows)))]
 
-    charts = [
-        ("Training loss", "nats a word", {"loss": [row["train_loss"] for row in drawn]}),
-        (
+    charts = {
+        "loss": ("Training loss", "nats a word", {"loss": [row["train_loss"] for row in drawn]}),
+        "bytes": (
             "Bytes on the wire, running total",
             "GB",
             {"up": running_sum("uplink_bytes"), "down": running_sum("downlink_bytes")},
         ),
-        (
+        "phones": (
             "Phones in each round",
             "phones",
             {
@@ -140,15 +158,17 @@ def _plots(rows: list[dict[str, Any]]) -> list[Plot]:
                 "refused": [row.get("refused", 0) for row in drawn],
             },
         ),
-    ]
+    }
     stale = [row.get("staleness") for row in rows]
     if any(value is not None for value in stale):
-        charts.append(("Staleness of reports, mean", "versions", {"staleness": thinned(stale)}))
+        charts["staleness"] = ("Staleness of reports, mean", "versions", {"staleness": thinned(stale)})
+    spent = [row.get("epsilon") for row in rows]
+    if any(value is not None for value in spent):
+        charts["epsilon"] = ("Privacy spent", "epsilon", {"epsilon": thinned(spent)})
     rounds = [row["round"] + 1 for row in drawn]
-    return [
-        Plot("Recall on held-out users", recall),
-        *(Plot(title, _by_round(rounds, unit, lines)) for title, unit, lines in charts),
-    ]
+    return {"recall": Plot("Recall on held-out users", recall)} | {
+        name: Plot(title, _by_round(rounds, unit, lines)) for name, (title, unit, lines) in charts.items()
+    }
 
 
 def _by_round(rounds: list[int], unit: str, lines: dict[str, list[float | None]]) -> Any:

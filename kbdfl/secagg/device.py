@@ -59,10 +59,10 @@ class Floors:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
-def _step(name: str, after: str) -> Callable:
+def _step(name: str, after: str) -> Callable[..., Any]:
     """One step of the session: only `after` the one before, never twice; whatever goes wrong ends it."""
 
-    def wrap(method: Callable) -> Callable:
+    def wrap(method: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(method)
         def stepped(self: "Device", message: messages.Message, *rest: Any, now: float, **more: Any) -> Any:
             if self.stage != after:
@@ -102,11 +102,28 @@ class Device:
         self._drop("new")
 
     @_step("joined", after="new")
-    def join(self, terms: Terms, *, task: str, round: int, model_sha256: bytes, words: int) -> Advert:
-        """Take part under `terms`, which must be of the task, round and model that the device works on."""
+    def join(
+        self,
+        terms: Terms,
+        *,
+        task: str,
+        round: int,
+        model_sha256: bytes,
+        words: int,
+        room: tuple[int, int] | None = None,
+    ) -> Advert:
+        """Take part under `terms`, which must be of the task, round and model that the device works on.
+
+        `room` is what the device needs of them, where it says so: levels and noise_bound, exactly. Whether its noise
+        fits is then no matter of chance; and since the noise follows from its bound, and a session has one set of
+        terms, no other device in it was told to add less.
+        """
         expected = (task, round, model_sha256, words)
         if (terms.task, terms.round, terms.model_sha256, terms.words) != expected:
             raise WireError("the terms must be of the task, round, model and words that the device works on")
+        given = terms.levels, terms.noise_bound
+        if room is not None and given != room:
+            raise WireError(f"the terms must leave room for levels and noise up to {room}, got {given}")
         work = crypto.digest("work", task.encode(), round.to_bytes(8, "little"))
         if terms.session in self._seen:
             raise WireError("the session was used before")

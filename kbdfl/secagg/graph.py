@@ -106,6 +106,11 @@ def quorum_of(devices: int, corrupt: float) -> int:
     return min(floor((1 + corrupt) * devices / 2) + 1, devices)
 
 
+def honest_of(devices: int, corrupt: float) -> int:
+    """How many of those who make up a quorum do not collude, at least. With more devices it is never less."""
+    return quorum_of(devices, corrupt) - floor(corrupt * devices)
+
+
 @lru_cache(maxsize=64)
 def plan_for(
     devices: int,

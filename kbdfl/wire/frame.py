@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -45,32 +46,36 @@ class Frame:
     sections: dict[str, np.ndarray]
 
 
-def encode_frame(kind: int, fields: Mapping, sections: Mapping[str, np.ndarray], *, compress: bool) -> bytes:
+def encode_frame(
+    kind: int, fields: Mapping[str, Any], sections: Mapping[str, np.ndarray], *, compress: bool
+) -> bytes:
     """One frame of `kind` with scalar `fields` and arrays `sections`, in their order.
 
     With `compress` the body is stored as zstd, unless that is not smaller. Raises WireError for a
     dtype that is not in DTYPES or a header over 64 KiB.
     """
-    table, parts = [], []
+    table: list[Any] = []
+    parts: list[bytes | memoryview] = []
     for name, array in sections.items():
         dtype = DTYPES.get(array.dtype.name)
         if dtype is None:
             raise WireError(f"section {name} must be one of {', '.join(DTYPES)}, got {array.dtype}")
         table.append([name, array.dtype.name, list(array.shape)])
         parts.append(np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data)
-    header = msgpack.packb({"fields": dict(fields), "sections": table}, use_bin_type=True)
+    header = cast(bytes, msgpack.packb({"fields": dict(fields), "sections": table}, use_bin_type=True))
     if len(header) > MAX_HEADER or len(table) > MAX_SECTIONS:
         raise WireError(
             f"a header must be at most {MAX_HEADER} bytes and {MAX_SECTIONS} sections, got {len(header)}"
         )
-    raw_bytes = sum(part.nbytes for part in parts)
+    raw_bytes = sum(len(part) for part in parts)
     if raw_bytes >= 1 << 32:
         raise WireError(f"a body must be below 4 GiB, got {raw_bytes} bytes")
     flags = 0
     if compress:
         stored = _compressed(parts, raw_bytes)
         if len(stored) < raw_bytes:
-            flags, parts = ZSTD, [stored]
+            flags = ZSTD
+            parts = [stored]
     stored_bytes = sum(len(part) for part in parts)
     prefix = PREFIX.pack(MAGIC, FORMAT, kind, flags, 0, len(header), stored_bytes, raw_bytes, 0)
     pieces = [prefix[:CRC_AT], header, bytes(padding_after(len(header))), *parts]
@@ -129,7 +134,7 @@ def padding_after(header_bytes: int) -> int:
     return -(PREFIX.size + header_bytes) % ALIGNMENT
 
 
-def _compressed(parts: list[memoryview], raw_bytes: int) -> bytes:
+def _compressed(parts: list[bytes | memoryview], raw_bytes: int) -> bytes:
     """One zstd frame, level 1. A section that is not short ends a block, so that its bytes are coded by themselves."""
     compressor = zstd.ZstdCompressor(level=1)
     compressor.set_pledged_input_size(raw_bytes)
@@ -171,14 +176,14 @@ def _check_window(stored: memoryview, most: int) -> None:
         raise WireError(f"the window of a zstd frame must be at most {most} bytes here")
 
 
-def _unique(pairs: list) -> dict:
+def _unique(pairs: list[Any]) -> dict[str, Any]:
     names = dict(pairs)
     if len(names) != len(pairs):
         raise ValueError("a name stands twice")
     return names
 
 
-def _read_header(header: memoryview) -> tuple[dict, list]:
+def _read_header(header: memoryview) -> tuple[dict[str, Any], list[Any]]:
     """(fields, section table) of a msgpack header; the types are checked here, the sizes by the caller."""
     try:
         content = msgpack.unpackb(header, raw=False, strict_map_key=True, object_pairs_hook=_unique)
@@ -197,7 +202,7 @@ def _read_header(header: memoryview) -> tuple[dict, list]:
     return fields, table
 
 
-def _read_sections(table: list, body: memoryview) -> dict[str, np.ndarray]:
+def _read_sections(table: list[Any], body: memoryview) -> dict[str, np.ndarray]:
     sections, at = {}, 0
     for row in table:
         match row:

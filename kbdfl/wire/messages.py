@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from math import isfinite
 from operator import index
+from typing import Any
 
 import numpy as np
 
@@ -36,11 +37,11 @@ class Report:
 
 
 def _count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 1 << 53
+    return isinstance(value, int) and type(value) is int and 0 <= value < 1 << 53
 
 
 def _positive(value: object) -> bool:
-    return _count(value) and value > 0
+    return _count(value) and value != 0
 
 
 def _name(value: object) -> bool:
@@ -79,7 +80,7 @@ GRID_FIELDS = MODEL_FIELDS | {
 }
 
 
-def _checked(kind: int, fields: dict) -> dict:
+def _checked(kind: int, fields: dict[str, Any]) -> dict[str, Any]:
     """`fields`, which must be exactly those of `kind` and in range."""
     wanted = MODEL_FIELDS if kind == MODEL else REPORT_FIELDS
     if kind == MODEL and "bits" in fields:
@@ -158,7 +159,8 @@ def decode_grid(data: bytes | memoryview, *, max_bytes: int) -> GridModel:
     for name, dtype in _GRID_SECTIONS.items():
         if frame.sections[name].dtype != dtype or frame.sections[name].ndim != 1:
             raise WireError(f"section {name} must be {np.dtype(dtype)} of one axis")
-    return GridModel(**fields, **frame.sections)
+    sections: dict[str, Any] = dict(frame.sections)
+    return GridModel(**fields, **sections)
 
 
 def encode_report(

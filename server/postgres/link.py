@@ -41,7 +41,7 @@ class Link:
             self._connection.close()
             self._connection = None
 
-    def rows(self, query: str, *arguments: Any) -> list[tuple]:
+    def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """What a statement finds; [] of one that finds nothing by its nature."""
         return self._run(lambda connection: _all(connection.execute(query, arguments or None, binary=True)))
 
@@ -58,10 +58,10 @@ class Link:
         """A statement; its cursor says what it found, or how many rows it changed."""
         return self._run(lambda connection: connection.execute(query, arguments or None, binary=True))
 
-    def script(self, text: str) -> list[tuple]:
+    def script(self, text: str) -> list[tuple[Any, ...]]:
         """Several statements without arguments, sent at once; the rows of the last."""
 
-        def last(connection: "psycopg.Connection") -> list[tuple]:
+        def last(connection: "psycopg.Connection") -> list[tuple[Any, ...]]:
             cursor = connection.execute(text)
             while cursor.nextset():
                 pass
@@ -191,7 +191,7 @@ def _check_durable(connection: "psycopg.Connection") -> None:
         )
 
 
-def _all(cursor: Any) -> list[tuple]:
+def _all(cursor: Any) -> list[tuple[Any, ...]]:
     return cursor.fetchall() if cursor.description else []
 
 

@@ -51,7 +51,7 @@ class PostgresRecords:
         with self._asking() as link, link.transaction():
             yield _Writer(link)
 
-    def rows(self, query: str, *arguments: Any) -> list[tuple]:
+    def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """What a query finds."""
         with self._asking() as link:
             return link.rows(translated(query), *arguments)

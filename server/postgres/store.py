@@ -121,7 +121,7 @@ class PostgresStore:
         with self._asking() as link:
             return link.one(query, *arguments)
 
-    def _rows(self, query: str, *arguments: Any) -> list[tuple]:
+    def _rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
         with self._asking() as link:
             return link.rows(query, *arguments)
 

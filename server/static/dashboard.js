@@ -169,10 +169,16 @@ function showPrivacy(privacy) {
     : budget === null ? "epsilon spent, without a budget" : `epsilon spent, of ${figure(budget)}`);
   pairs("spent", [
     ["Delta", privacy.delta.toExponential().replace("e+", "e")],
-    ["Rho, zero-concentrated", figure(privacy.rho)],
+    ["Rho", figure(privacy.rho)],
     ["Releases", count(privacy.releases)],
   ]);
   set("sentence", privacy.sentence);
+}
+function showSecure(secure) {
+  $("secure").hidden = secure === null;
+  if (secure === null) return;
+  set("fewest", count(secure.fewest));
+  set("unseen", secure.sentence ?? "Phones add the noise themselves; what that is worth stands under Privacy.");
 }
 const STATES = ["training", "reported", "waiting", "resting"]; // what enrolled phones do in the round in flight
 function showStatus(status) {
@@ -187,7 +193,8 @@ function showStatus(status) {
     : [`${status.rule.cohort} reports a round`,
       ...(status.rule.concurrency ? [`at most ${count(status.rule.concurrency)} phones at work`]
         : status.rule.over_selection > 1 ? [`${percent(status.rule.over_selection - 1, 0)} more phones invited`] : []),
-      `${status.rule.deadline_s} s to report`].join(" · "));
+      `${status.rule.deadline_s} s to report`,
+      ...(status.secure ? ["updates summed unseen"] : [])].join(" · "));
   set("round", String(done));
   set("rounds", count(status.rounds));
   const last = [...rounds.values()].slice(-21);
@@ -197,6 +204,7 @@ function showStatus(status) {
   $("track").setAttribute("aria-valuenow", done);
 
   showPrivacy(status.privacy);
+  showSecure(status.secure);
   const totals = status.totals;
   set("up", totals.reports ? bytes(totals.uplink_bytes / totals.reports) : "–");
   const crossed = (n) => (n === null ? "" : `, ${bytes(n)} at the socket`);

@@ -22,9 +22,10 @@ from kbdfl.algorithms import (
     Uniform,
 )
 from kbdfl.algorithms.secure import SecureAggregation
-from kbdfl.cli.options import SERVER_RATES, config_from, run_options
+from kbdfl.cli.options import run_options
 from kbdfl.errors import ConfigError
 from kbdfl.model import PRESETS
+from kbdfl.options import SERVER_RATES, config_from
 from kbdfl.run import RunConfig
 
 
@@ -37,7 +38,7 @@ def command(**options):
 
 def config(*arguments, **more):
     options = command.main([str(argument) for argument in arguments], standalone_mode=False)
-    return config_from(options, **more)
+    return config_from(options | more)
 
 
 def test_nothing_asked_for_is_the_defaults_with_the_presets_server_rate():

@@ -83,6 +83,8 @@ def assignment(vocabulary, model, params):
         participations=0,
         separation=0,
         secure=False,
+        noise_multiplier=0.0,
+        noise_survivors=0,
     )
 
 

@@ -29,6 +29,8 @@ ASSIGNMENT = Assignment(
     participations=4,
     separation=500,
     secure=False,
+    noise_multiplier=0.0,
+    noise_survivors=0,
 )
 TEXTS = {"task", "model_sha256", "spec", "vocabulary", "upload", "download"}
 NUMBERS = {"round", "version", "seed", "round_seed", "max_report_bytes", "participations", "separation"}

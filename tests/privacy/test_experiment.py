@@ -7,12 +7,15 @@ import pytest
 
 from kbdfl.device_sim.experiments.privacy import (
     BANDS,
+    CLIPPED,
+    COHORT,
     EPSILONS,
     OTHERS,
     PLAIN,
     POPULATION,
     STATED_COHORT,
     Noised,
+    against,
     columns,
     figures,
     settings,
@@ -28,7 +31,7 @@ class Texts:
 
     preset: str = "tiny"
     vocabulary: range = range(300)
-    population: range = range(160)
+    population: range = range(5 * BANDS)
 
 
 def noised(rows):
@@ -43,7 +46,7 @@ def test_every_epsilon_and_mechanism_is_compared_with_the_same_values():
     assert len(by_method) == len(EPSILONS) + len(OTHERS)
     assert len(set(map(frozenset, by_method.values()))) == 1
     assert {row.asked.epsilon for row in noised(rows)} == set(EPSILONS)
-    assert {row.method for row in rows} - by_method.keys() == {PLAIN, "clipped"}
+    assert {row.method for row in rows} - by_method.keys() == {PLAIN, CLIPPED}
     assert len(settings(rounds=20, quick=True)) == 3
 
 
@@ -53,8 +56,10 @@ def test_what_is_stated_is_planned_for_the_stated_population():
         assert 0.99 * row.asked.epsilon < made.epsilon <= row.asked.epsilon
         assert made.account.cohort == STATED_COHORT
         assert made.account.privacy.population == POPULATION
-        assert made.account.privacy.separation == 250
-        assert made.account.privacy.parts(300) == 2
+        assert made.account.privacy.separation == 300
+        assert made.account.privacy.parts(300) == 1
+    for row in noised(settings(rounds=700, quick=False)):
+        assert row.stated(440_456).account.privacy.parts(700) == 3
 
 
 def test_a_mean_of_few_clients_has_the_noise_of_a_mean_of_many(monkeypatch):
@@ -69,7 +74,8 @@ def test_a_mean_of_few_clients_has_the_noise_of_a_mean_of_many(monkeypatch):
         trained = row.train(Texts(), seed=0, workers=1)
         small, made = seen[-1].algorithm.privacy, row.stated(12_180)
         cohort = seen[-1].rule.cohort
-        assert cohort == 160 // BANDS
+        assert cohort == 5
+        assert small.separation == BANDS
         assert small.noise_multiplier / cohort == pytest.approx(
             made.account.privacy.noise_multiplier / STATED_COHORT
         )
@@ -81,11 +87,22 @@ def test_a_mean_of_few_clients_has_the_noise_of_a_mean_of_many(monkeypatch):
         )
 
 
+def test_rows_without_noise_have_cohorts_as_small(monkeypatch):
+    seen = []
+    monkeypatch.setattr(Federated, "train", lambda self, data, **_: seen.append(self.rule.cohort))
+    for row in settings(rounds=300, quick=False):
+        if not isinstance(row, Noised):
+            row.train(Texts(), seed=0, workers=1)
+            row.train(Texts(population=range(10_000)), seed=0, workers=1)
+    assert set(seen[::2]) == {5}
+    assert set(seen[1::2]) == {COHORT}
+
+
 def test_figures_say_the_points_that_each_epsilon_costs():
     def run(method, recall, details):
         return Run(method, "-", 0, recall, 0.3, 1, 1.0, [], details)
 
-    stated = {"epsilon": 8.9, "rho": 0.8, "noise_multiplier": 2.0, "noise_norm": 0.05}
+    stated = {"epsilon": 8.9, "rho": 0.8, "noise_multiplier": 2.0, "noise_norm": 0.05, "running_noise": 0.2}
     runs = [run(PLAIN, 0.16, {}), run("epsilon 8.9", 0.155, stated), run("epsilon 8.9, tree", 0.15, stated)]
     study = Study([Tried(one.method, "-", 0.1, 0.2, [], {}) for one in runs], runs)
     found = figures(study)
@@ -93,3 +110,7 @@ def test_figures_say_the_points_that_each_epsilon_costs():
     assert found["points_lost_at_8.9_tree"] == pytest.approx(1.0)
     assert (found["delta"], found["stated_population"]) == (1e-10, POPULATION)
     assert columns(study)["epsilon"] == {PLAIN: "none", "epsilon 8.9": "8.9", "epsilon 8.9, tree": "8.9"}
+    assert against(study) == {"epsilon": {"epsilon 8.9": 8.9, "epsilon 8.9, tree": 8.9}}
+    better = Study(study.tried, [*runs, run(CLIPPED, 0.165, {})])
+    better.tried.append(Tried(CLIPPED, "-", 0.1, 0.2, [], {}))
+    assert figures(better)["points_lost_at_8.9"] == pytest.approx(1.0)

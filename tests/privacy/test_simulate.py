@@ -52,6 +52,34 @@ def test_a_run_leaves_a_ledger_and_its_statement_everywhere(preset, run, tmp_pat
     assert len(parts) == sum(row.devices for row in rows)
 
 
+SECURE = ["--algorithm", "dp-secure", "--cohort", "12", "--min-reports", "10", "--secure-devices", "10"]
+
+
+def test_phones_that_noise_their_sums_leave_a_ledger_and_say_whom_nobody_need_trust(run, tmp_path):
+    said, folder = simulated(run, tmp_path, *SECURE)
+    rows = check_rows(FileBooks(folder).rows())
+    assert [row.round for row in rows] == [0, 1, 2, 3]
+    assert 8.89 < rows[-1].epsilon <= 8.9
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epsilon"] for row in metrics] == [row.epsilon for row in rows]
+    assert [row["train_loss"] for row in metrics] == [None] * 4
+    manifest = json.loads((folder / "model" / "manifest.json").read_text())
+    assert manifest["privacy"] == said["privacy"]
+    for part in (
+        "Skellam noise of at least",
+        "need not be trusted",
+        "(8.9, 1e-10) for the 4 models",
+        "without masks",
+    ):
+        assert part in said["privacy"]
+    page = (folder / "report.html").read_text()
+    assert "Privacy spent" in page
+    assert "need not be trusted" in page
+    parts = FileBooks(folder).participations()
+    assert all(each.count == 1 for each in parts.values())
+    assert len(parts) == sum(row.devices for row in rows)
+
+
 def test_without_privacy_there_is_no_ledger_and_no_claim(run, tmp_path):
     at = BASE.index("--dp-separation")
     code, _, err = run("simulate", *BASE[:at], *BASE[at + 2 :], "--runs", tmp_path, "--name", "a", "--json")
@@ -76,7 +104,8 @@ def test_two_runs_of_one_seed_differ_in_their_noise(run, tmp_path):
     assert np.abs(first - second).max() > 0
 
 
-def test_a_run_that_was_killed_goes_on_with_its_ledger(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("more", [["--algorithm", "dp-banded"], [*SECURE, "--devices", "120"]])
+def test_a_run_that_was_killed_goes_on_with_its_ledger(more, run, tmp_path, monkeypatch):
     from kbdfl.run import RunFolder
 
     real, rounds = RunFolder.add_row, []
@@ -88,7 +117,7 @@ def test_a_run_that_was_killed_goes_on_with_its_ledger(run, tmp_path, monkeypatc
         real(self, row)
 
     monkeypatch.setattr(RunFolder, "add_row", killed)
-    more = ["--algorithm", "dp-banded", "--snapshot-s", "0"]
+    more = [*more, "--snapshot-s", "0"]
     code, _, _ = run("simulate", *BASE, *more, "--runs", tmp_path, "--name", "a", "--json")
     assert code == 130
     monkeypatch.setattr(RunFolder, "add_row", real)
@@ -116,6 +145,11 @@ def test_a_run_that_was_killed_goes_on_with_its_ledger(run, tmp_path, monkeypatc
         ),
         (["--algorithm", "dp-banded", "--dp", "none"], "separation must come with a mechanism"),
         (["--algorithm", "dp-fedavg", "--dp-bands", "3"], "bands must come with banded"),
+        (["--algorithm", "dp-banded", "--secure"], "privacy must be skellam or none with secure aggregation"),
+        (["--algorithm", "dp-ftrl", "--secure"], "share noise of one round alone, got tree"),
+        (["--algorithm", "dp-secure", "--not-secure"], "must not be skellam without secure aggregation"),
+        ([*SECURE, "--upload", "int8"], "upload must be summable"),
+        ([*SECURE, "--dp-quantile", "0.5"], "quantile must be 0 with noise that devices add"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(more, said, run, tmp_path):
@@ -145,6 +179,33 @@ def test_a_plan_of_given_noise_says_its_epsilon(run):
     assert json.loads(out)["epsilon"] == pytest.approx(8.9, abs=0.01)
 
 
+def test_a_plan_of_noise_that_phones_add_says_for_how_few_it_is_made(run):
+    skellam = ["--epsilon", "8.9", "--mechanism", "skellam"]
+    code, out, _ = run(*PLAN, *skellam, "--json")
+    figures = json.loads(out)
+    assert code == 0
+    assert 8.89 < figures["epsilon"] <= 8.9
+    assert (figures["survivors"], figures["mechanism"]) == (2_601, "skellam")
+    _, out, _ = run(*PLAN, *skellam, "--secure-devices", "32", "--json")
+    few = json.loads(out)
+    # The same noise is promised; shares that a handful must be enough of make a whole cohort's far more.
+    assert few["noise_multiplier"] == figures["noise_multiplier"]
+    assert few["survivors"] == 14
+    assert few["noise_norm"] > 10 * figures["noise_norm"]
+    assert few["bound"] > 10 * figures["bound"]
+    _, out, _ = run(*PLAN, *skellam)
+    assert "made for 2,601 honest ones in a sum" in out
+    assert "need not be trusted" in out
+
+
+def test_a_clip_norm_that_moves_is_paid_for_in_the_plan(run):
+    gaussian = ["--epsilon", "8.9", "--mechanism", "gaussian", "--json"]
+    still, moving = (json.loads(run(*PLAN, *gaussian, *more)[1]) for more in ([], ["--quantile", "0.5"]))
+    assert moving["noise_multiplier"] > still["noise_multiplier"]
+    assert moving["epsilon"] <= 8.9
+    assert "following their 0.5 quantile by a noised count that is charged" in moving["statement"]
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -162,6 +223,11 @@ def test_a_plan_of_given_noise_says_its_epsilon(run):
         ["--epsilon", "1", "--clip-norm", "0"],
         ["--epsilon", "1", "--preset", "huge"],
         ["--epsilon", "1", "--signal", "0"],
+        ["--epsilon", "1", "--upload", "summable"],
+        ["--epsilon", "1", "--secure-devices", "100"],
+        ["--epsilon", "1", "--mechanism", "skellam", "--upload", "int8"],
+        ["--epsilon", "1", "--mechanism", "skellam", "--secure-devices", "7000"],
+        ["--epsilon", "1", "--mechanism", "skellam", "--quantile", "0.5"],
         ["--epsilon", "500"],
     ],
 )

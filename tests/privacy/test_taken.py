@@ -31,6 +31,8 @@ PROMISE = Assignment(
     participations=2,
     separation=3,
     secure=False,
+    noise_multiplier=0.0,
+    noise_survivors=0,
 )
 
 
@@ -58,6 +60,32 @@ def test_tasks_are_told_apart():
     taken = Taken()
     taken.note(at(5))
     taken.check(at(5, task="other keys"))
+
+
+@pytest.mark.parametrize(
+    "less", [{"participations": 3}, {"participations": 0}, {"separation": 2}, {"noise_multiplier": 0.4}]
+)
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_server_that_promises_less_later_on_gets_nothing(less, kept, tmp_path):
+    path = tmp_path / "taken.json" if kept else None
+    told = {"participations": 2, "separation": 3, "noise_multiplier": 0.5}
+    taken = Taken(path=path)
+    taken.note(at(5, **told))
+    taken = Taken(path=path) if kept else taken
+    with pytest.raises(
+        Declined, match=r"at most 2 parts and one part in 3 versions and noise of 0\.5 clip norms"
+    ):
+        taken.check(at(50, **told | less))
+    taken.check(at(50, **told))
+    taken.check(at(50, **told | {"participations": 2, "separation": 4, "noise_multiplier": 0.6}))
+    taken.check(at(50, **told | less, task="another"))
+
+
+def test_what_an_earlier_version_kept_is_read(tmp_path):
+    path = tmp_path / "taken.json"
+    path.write_text('{"keys": [2, 8]}')
+    with pytest.raises(Declined, match="this phone has 2 parts"):
+        Taken(path=path).check(at(100, task="keys"))
 
 
 def test_a_task_that_promises_nothing_is_not_remembered():

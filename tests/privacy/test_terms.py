@@ -22,7 +22,10 @@ GAUSSIAN = Privacy("gaussian", noise_multiplier=2.0)
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"mechanism": "laplace"}, "mechanism must be one of none, gaussian, tree, banded, got 'laplace'"),
+        (
+            {"mechanism": "laplace"},
+            "mechanism must be one of none, gaussian, tree, banded, skellam, got 'laplace'",
+        ),
         ({"noise_multiplier": -1.0}, "noise_multiplier must be >= 0 and finite"),
         ({"noise_multiplier": float("nan")}, "noise_multiplier must be >= 0 and finite"),
         ({"epsilon": float("inf")}, "epsilon must be >= 0 and finite"),
@@ -36,6 +39,7 @@ GAUSSIAN = Privacy("gaussian", noise_multiplier=2.0)
         ({"restart": 4}, "restart must come with tree"),
         ({"mechanism": "banded", "bands": 4, "separation": 3}, "bands must be at most separation = 3"),
         ({"mechanism": "tree", "quantile": 0.5}, "quantile must be 0 with noise that later rounds take back"),
+        ({"mechanism": "skellam", "quantile": 0.5}, "quantile must be 0 with noise that devices add"),
         ({"clip_rate": 0.1}, "clip_rate must come with a quantile"),
         ({"count_noise": 3.0}, "count_noise must come with a quantile"),
     ],

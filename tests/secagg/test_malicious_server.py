@@ -402,6 +402,16 @@ def test_an_old_session_is_left_at_every_step(room, now, step, after_s):
     assert_forgot_everything(played.phones[VICTIM])
 
 
+@pytest.mark.parametrize("given", [(127, 0), (127, 999), (127, 1_001), (126, 1_001)])
+def test_terms_with_another_room_than_the_phone_needs_are_refused_before_any_noise_is_drawn(room, given):
+    played, needed = room(N, levels=given[0], noise_bound=given[1]), (127, 1_000)
+    with pytest.raises(Abort, match="must leave room for levels and noise up to"):
+        played.answer("advertise", VICTIM, played.terms, room=needed)
+    assert_forgot_everything(played.phones[VICTIM])
+    exact = room(N, noise_bound=1_000)
+    assert exact.answer("advertise", VICTIM, exact.terms, room=needed).session == exact.terms.session
+
+
 def test_terms_of_fewer_than_the_floor_are_refused_at_once(room):
     played = room(N, floors=Floors())
     with pytest.raises(Abort, match="at least 32 devices must take part, the terms say 7"):

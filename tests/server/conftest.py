@@ -23,7 +23,7 @@ from kbdfl.server.store import SqliteStore
 from kbdfl.server.tasks import ServedTask, Tasks
 from kbdfl.task import RoundRule, Task
 from kbdfl.text import Vocabulary
-from kbdfl.transform import Draws, encode_chain
+from kbdfl.transform import Draws, Update, encode_chain
 from kbdfl.wire import encode_report
 from tests.server import cluster
 
@@ -96,6 +96,13 @@ class Phone:
 
     def frame(self, assignment: dict, algorithm: Algorithm, *, size: int, seed: int = 0, **changes) -> bytes:
         delta = 0.01 * stream(seed, self.id).standard_normal(size, np.float32)
+        update = encode_chain(
+            algorithm.transforms, delta, Draws(assignment["seed"], assignment["round_seed"])
+        )
+        return self.framed(assignment, update, **changes)
+
+    def framed(self, assignment: dict, update: Update, **changes) -> bytes:
+        """The report of an update that is encoded already."""
         fields = {
             "task": assignment["task"],
             "round": assignment["round"],
@@ -107,9 +114,6 @@ class Phone:
             "tokens": 40,
             "train_loss": 3.5,
         }
-        update = encode_chain(
-            algorithm.transforms, delta, Draws(assignment["seed"], assignment["round_seed"])
-        )
         return encode_report(update, **(fields | changes))
 
     def report(self, number: int, frame: bytes, **more):

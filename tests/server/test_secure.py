@@ -1,17 +1,21 @@
 """A session of secure aggregation behind the real application: its phases, who is told what, and a server that dies."""
 
 import shutil
+import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from kbdfl.algorithms import Algorithm
+from kbdfl.algorithms import Algorithm, FedAvg
 from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.assignment import Assignment
+from kbdfl.device_sim.encoding import payload_of
 from kbdfl.device_sim.joined import Joined
 from kbdfl.device_sim.secure import ASKED, STEPS, Caution, SecurePart
 from kbdfl.errors import ConfigError, Conflict, WireError
-from kbdfl.params import digest
+from kbdfl.params import digest, load_checkpoint
+from kbdfl.privacy import Privacy
 from kbdfl.secagg import Floors, messages
 from kbdfl.secagg.payload import bits_for, unpack
 from kbdfl.server.app import create_app
@@ -334,6 +338,125 @@ def test_a_session_is_over_when_its_round_is(secured, take_part):
     service.tick()
     assert [row["status"] for row in rows(service)] == ["committed", "committed", "abandoned"]
     assert phones[0].check_in()["round"] == 3
+
+
+def test_phones_check_in_while_a_sum_is_computed(secured, new_phone):
+    service, phones, parts = secured()
+    go_on(service, parts, 4)
+    for part in parts:
+        part.go_on()
+    session = service.secure._session.server
+    begun, checked_in, close = threading.Event(), threading.Event(), session.close
+
+    def slow():
+        begun.set()
+        assert checked_in.wait(60)
+        return close()
+
+    session.close = slow
+    ticking = threading.Thread(target=service.tick)
+    ticking.start()
+    assert begun.wait(60)
+    # Neither who is in the session nor who is not waits for it.
+    assert new_phone(phones[0].client).check_in()["status"] == "wait"
+    assert phones[0].check_in()["round"] == 0
+    assert phones[0].signed("GET", "/v1/rounds/0/secure/quorum").status_code == 410
+    assert service.status()["round"] == 0
+    checked_in.set()
+    ticking.join()
+    assert rows(service)[0]["status"] == "committed"
+
+
+def test_the_status_says_whether_updates_are_summed_unseen(secured, service, tmp_path):
+    assert service.status()["secure"] is None
+    private, _, _ = secured(count=0, folder=tmp_path / "other")
+    said = private.status()["secure"]
+    assert (said["fewest"], said["noised"]) == (3, False)
+    assert "sums over at least 3 phones" in said["sentence"]
+
+
+# noise that phones add
+
+NOISED = replace(
+    SECURE,
+    upload="rotate-shared+fixed",
+    server=FedAvg(),
+    privacy=Privacy("skellam", noise_multiplier=0.5, delta=1e-6, separation=2),
+)
+
+
+@pytest.fixture
+def noised(make_service, new_phone):
+    """A service of a task whose phones add noise, its application's client, and what gives parts to phones."""
+
+    def begin(**more):
+        service = make_service(**RULE | {"algorithm": NOISED, "rounds": 4} | more)
+        client = create_app(service).test_client()
+
+        def part_of(phone):
+            told = phone.check_in()
+            if told.pop("status") != "assigned":
+                return None
+            assignment = Assignment.from_json(told)
+            delta = np.ones(assignment.config.spec.size, np.float32)
+            update = payload_of(assignment).encode(delta, assignment.draws)
+            frame = phone.framed(told, update)
+            return SecurePart(
+                assignment, frame, Through(phone), key=phone.key, base=phone.base, clock=lambda: NOW,
+                caution=Caution(Floors(devices=3)), joined=Joined(),
+            )  # fmt: skip
+
+        return service, [new_phone(client) for _ in range(5)], part_of
+
+    return begin
+
+
+def test_a_round_of_noised_words_is_booked_and_ends_in_their_sum_with_no_other_noise(noised):
+    service, phones, part_of = noised()
+    parts = [part_of(phone) for phone in phones]
+    before, assignment = service._coordinator.params, parts[0].assignment
+    assert go_on(service, parts, 4) == ["summing"] * 5
+    assert service.privacy["releases"] == 0
+    assert go_on(service, parts) == ["reported"] * 5
+    (row,) = rows(service)
+    assert (row["status"], row["reports"], row["train_loss"]) == ("committed", 5, None)
+    total = sum(part.words for part in parts)
+    summed, _ = payload_of(assignment).read(total, assignment.draws)
+    mean = (summed.astype(float) / 4).astype(np.float32)  # the cohort, not the five that there were
+    np.testing.assert_array_equal(service._coordinator.params, FedAvg().apply(before, mean, {}, round=0)[0])
+    said, status = service.privacy, service.status()
+    assert (said["releases"], row["epsilon"]) == (1, said["epsilon"])
+    assert "added by the devices, a share each" in said["sentence"]
+    assert status["secure"] == {"fewest": 3, "noised": True, "sentence": None}
+    assert [part_of(phone) for phone in phones] == [None] * 5  # not in two releases in a row
+    assert load_checkpoint(service.checkpoint())[2]["privacy"] == said["sentence"]
+
+
+def test_a_noised_sum_whose_model_was_lost_stays_paid_for(noised, monkeypatch, tmp_path, make_service):
+    service, phones, part_of = noised()
+    parts = [part_of(phone) for phone in phones]
+    go_on(service, parts, 4)
+
+    def full(*arguments, **more):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(service._store, "save", full)
+    for part in parts:
+        part.go_on()
+    service.secure.advance()
+    with pytest.raises(OSError, match="no space left"):
+        service.tick()
+    assert service.privacy["releases"] == 1
+    folder = tmp_path / "killed"
+    shutil.copytree(service.folder, folder)
+    (folder / "server.lock").unlink()
+    again = make_service(folder=folder, **RULE | {"algorithm": NOISED, "rounds": 4})
+    (row,) = rows(again)
+    assert (row["status"], row["version"], again.privacy["releases"]) == ("abandoned", 0, 1)
+    # Where it did not die it tries again with the very same sum, and pays nothing more.
+    monkeypatch.undo()
+    service.tick()
+    assert (rows(service)[0]["status"], service.privacy["releases"]) == ("committed", 1)
 
 
 def test_several_processes_cannot_serve_sessions(secured):

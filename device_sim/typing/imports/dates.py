@@ -105,9 +105,10 @@ def when(value: object, zone: tzinfo | None, order: str = "dmy") -> float | None
     if isinstance(value, str):
         value = value.strip()
         try:
-            value = float(value)
+            number = float(value)
         except ValueError:
             return _written(value, zone, order)
+        value = number
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         return None
     number = float(value)

@@ -6,13 +6,14 @@ larger than memory; `x` is the text as it was typed, `y` an object with its time
 
 import json
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from os import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from kbdfl.device_sim.typing.records import read_messages, write_messages
+from kbdfl.device_sim.typing.records import Message, read_messages, write_messages
 from kbdfl.errors import ConfigError
 
 FORMATS = ("jsonl", "leaf")
@@ -28,7 +29,7 @@ def export_typing(log: Path, out: Path, *, format: str) -> dict[str, int]:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
     users: set[str] = set()
 
-    def seen():
+    def seen() -> Iterator[Message]:
         for message in read_messages(log):
             users.add(message.user)
             yield message

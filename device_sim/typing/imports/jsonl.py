@@ -5,6 +5,7 @@ Key presses are not kept: they spell the text as it was before masking.
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from kbdfl.device_sim.typing.imports.fields import Columns, message_of, order_of
 from kbdfl.device_sim.typing.imports.items import (
@@ -28,7 +29,7 @@ def read_jsonl(file: Opened, options: Options) -> Items:
     asked = {options.text_column, options.user_column, options.time_column} - {None}
     known: dict[tuple[str, ...], Columns] = {}
 
-    def columns_of(record: dict) -> Columns:
+    def columns_of(record: dict[str, Any]) -> Columns:
         shape = tuple(record)
         if shape not in known:
             if len(known) > 1000:  # objects of ever new shapes
@@ -38,7 +39,7 @@ def read_jsonl(file: Opened, options: Options) -> Items:
 
     whole = (record for _, record in _records(file) if isinstance(record, dict))
     columned = ((record, columns_of(record).time) for record in whole)
-    order, note = order_of((record.get(time) for record, time in columned), options)
+    order, note = order_of((None if time is None else record.get(time) for record, time in columned), options)
     if note:
         yield note
     objects = 0
@@ -55,7 +56,7 @@ def read_jsonl(file: Opened, options: Options) -> Items:
         raise ConfigError(f"no object in {file.path} has a field {sorted(map(str, asked))[0]!r}")
 
 
-def _records(file: Opened) -> Iterator[tuple[int, dict | Malformed]]:
+def _records(file: Opened) -> Iterator[tuple[int, dict[str, Any] | Malformed]]:
     """(line, object or what is wrong there)."""
     for number, line in file.lines():
         if line is None:
@@ -71,7 +72,7 @@ def _records(file: Opened) -> Iterator[tuple[int, dict | Malformed]]:
         yield number, record if isinstance(record, dict) else Malformed(number, "not an object")
 
 
-def _columns(record: dict, options: Options) -> Columns:
+def _columns(record: dict[str, Any], options: Options) -> Columns:
     def find(asked: str | None, usual: tuple[str, ...]) -> str | None:
         return asked or next((name for name in usual if name in record), None)
 

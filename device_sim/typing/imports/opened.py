@@ -10,7 +10,7 @@ from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE, getincrementaldecoder
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from kbdfl.errors import DataError
 
@@ -116,7 +116,7 @@ class Opened:
         raw: IO[bytes] = stack.enter_context(self.path.open("rb"))
         if self._member is not None:
             return stack.enter_context(stack.enter_context(zipfile.ZipFile(raw)).open(self._member))
-        return stack.enter_context(gzip.open(raw)) if self._kind == "gzip" else raw
+        return stack.enter_context(cast(IO[bytes], gzip.open(raw))) if self._kind == "gzip" else raw
 
     def _find_member(self) -> zipfile.ZipInfo:
         with self._failing(), zipfile.ZipFile(self.path) as archive:

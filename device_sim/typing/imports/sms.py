@@ -122,7 +122,7 @@ def _message(element: ElementTree.Element, line: int, options: Options) -> Item:
         return Skipped(NOT_SENT.get(box, "not sent"))
     if element.find("parts") is not None or element.tag.lower() == "mms":
         parts = (part for part in element.iter("part") if part.get("ct") == "text/plain")
-        body = "\n".join(part.get("text") or "" for part in parts)
+        body: str | None = "\n".join(part.get("text") or "" for part in parts)
     else:
         body = fields.get("body", fields.get("text", element.text))
     if body is None:

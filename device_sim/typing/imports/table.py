@@ -72,7 +72,9 @@ def _column(file: Opened, separator: str, name: str | None) -> Iterator[str]:
     """The cells of a column, from a reading of the table of their own."""
     rows = (row for _, row in _rows(file, separator) if not isinstance(row, Malformed))
     place = None
-    for row in rows if name is not None else ():
+    if name is None:
+        return
+    for row in rows:
         if place is None:
             place = row.index(name)
         elif place < len(row):

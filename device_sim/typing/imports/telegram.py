@@ -104,7 +104,7 @@ def _text(value: Any, masked: bool) -> str | None:
         return value
     if not isinstance(value, list):
         return None
-    pieces = []
+    pieces: list[str] = []
     for each in value:
         if isinstance(each, dict) and isinstance(each.get("text"), str):
             kind = each.get("type")

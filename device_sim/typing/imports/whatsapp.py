@@ -89,7 +89,8 @@ def read_whatsapp(file: Opened, options: Options) -> Items:
 
 def _survey(file: Opened) -> tuple[str, bool, list[str]]:
     """The order of the dates, whether another fits too, and some senders: a first reading of the whole file."""
-    dates, senders = DateOrder(), {}
+    dates = DateOrder()
+    senders: dict[str, None] = {}
     for _, line in file.lines():
         match = START.match(line) if line is not None and len(line) < MOST_CHARACTERS else None
         if match is None:

@@ -115,7 +115,9 @@ def test_an_update_or_a_sum_of_another_length_is_refused():
         ({"client": ClientRule(scaffold=2)}, "scaffold must be 0"),
         ({"upload": "fixed", "client": ClientRule(feedback_rounds=3)}, "feedback_rounds must be 0"),
         ({"selection": Oort()}, "oort"),
-        ({"privacy": Privacy("gaussian", noise_multiplier=1.0)}, "privacy must be none"),
+        ({"privacy": Privacy("gaussian", noise_multiplier=1.0)}, "privacy must be skellam or none"),
+        ({"privacy": Privacy("tree", noise_multiplier=1.0)}, "share noise of one round alone, got tree"),
+        ({"privacy": Privacy("banded", noise_multiplier=1.0)}, "share noise of one round alone, got banded"),
     ],
 )
 def test_what_cannot_be_summed_unseen_is_refused(changes, reason):

@@ -1,0 +1,91 @@
+"""MLflow: a run's settings, its figures by round, its config.toml and report.html.
+
+Where MLFLOW_TRACKING_URI names no other store, that is `mlflow.db` beside the run's folder, an SQLite file, and the
+files go to `mlflow-files/`. MLflow's messages to its makers are switched off unless MLFLOW_DISABLE_TELEMETRY says no.
+"""
+
+import hashlib
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kbdfl.errors import ConfigError
+from kbdfl.tracking.rows import parameters, scalars, step_of
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
+
+try:
+    import alembic  # noqa: F401  what MLflow makes its tables with
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
+except ImportError:
+    raise ConfigError("MLflow's store needs mlflow and alembic: pip install 'kbdfl[mlflow]'") from None
+
+EXPERIMENT = "kbdfl"
+FILES = ("config.toml", "report.html")
+_RUN = "kbdfl.run_sha256"  # of the folder's path and config.toml: how a run is found again
+_BATCH = 100  # parameters that MLflow takes at a time
+
+
+class MlFlow:
+    """See `kbdfl.tracking.rows.Writer`. Of a run that was written before, rounds that are there are passed over."""
+
+    def __init__(self, folder: Path, *, done: int | None) -> None:
+        """`done` is None for a run that begins, which then is another one than any that is there."""
+        self._folder = folder
+        logging.getLogger("mlflow.store.db.utils").setLevel(
+            logging.WARNING
+        )  # it tells of each table it makes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what MLflow asks of SQLAlchemy is between the two
+            self._client, experiment = _store(folder)
+        digest = hashlib.sha256(
+            f"{folder.resolve()}\n".encode() + (folder / "config.toml").read_bytes()
+        ).hexdigest()
+        known: list[Any] = []
+        if done is not None:
+            known = self._client.search_runs([experiment], f"tags.`{_RUN}` = '{digest}'", max_results=1)
+        if known:
+            self._id = known[0].info.run_id
+            self._client.update_run(self._id, status="RUNNING")
+            before = self._client.get_metric_history(self._id, "reports")
+            self._step = max((metric.step for metric in before), default=0)
+        else:
+            tags = {_RUN: digest, "kbdfl.folder": str(folder)}
+            made = self._client.create_run(experiment, run_name=folder.name, tags=tags)
+            self._id, self._step = made.info.run_id, 0
+            settings = [Param(name, value) for name, value in parameters(folder).items()]
+            for first in range(0, len(settings), _BATCH):
+                self._client.log_batch(self._id, params=settings[first : first + _BATCH])
+
+    def add(self, row: Mapping[str, Any], *, at_s: float) -> None:
+        step = step_of(row)
+        if step > self._step:
+            at_ms = round(at_s * 1000)
+            metrics = [Metric(name, value, at_ms, step) for name, value in scalars(row).items()]
+            self._client.log_batch(self._id, metrics=metrics)
+            self._step = step
+
+    def close(self, *, finished: bool) -> None:
+        for name in FILES:
+            if (self._folder / name).is_file():
+                self._client.log_artifact(self._id, str(self._folder / name))
+        self._client.set_terminated(self._id, "FINISHED" if finished else "KILLED")
+
+
+def _store(folder: Path) -> tuple[MlflowClient, str]:
+    """A client of the store, and the id of our experiment there."""
+    files = None
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        client = MlflowClient()
+    else:
+        runs = folder.resolve().parent
+        client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
+        files = (runs / "mlflow-files").as_uri()
+    known = client.get_experiment_by_name(EXPERIMENT)
+    if known is not None:
+        return client, known.experiment_id
+    return client, client.create_experiment(EXPERIMENT, artifact_location=files)
