@@ -24,12 +24,13 @@ from kbdfl.interop.record import Record
 from kbdfl.params import ParamSpec, write_atomically
 
 # Of the shell that starts `flwr run`, for Flower and Ray read them before they import this module. Nothing is sent to
-# their makers and nothing installed; Ray, too, listens on loopback only, for which this switch of other systems serves.
+# their makers and nothing installed, Ray warns of no change to come; Ray, too, listens on loopback only, for which this switch of other systems serves.
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 for _name, _value in ENVIRONMENT.items():  # where this module is the first to import Flower

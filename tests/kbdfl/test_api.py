@@ -308,7 +308,7 @@ def test_a_bar_shows_in_notebooks_and_where_it_is_asked_for(before, shown, seen)
 def test_the_two_lines_of_the_page_read_all_rounds(run, library, tmp_path, monkeypatch):
     pytest.importorskip(library, reason=f"{library} is not installed")
     page = (Path(__file__).parents[2] / "docs/notebook.md").read_text()
-    (lines,) = re.findall(rf"```python\n(import {library}\n.+\n)```", page)
+    (lines,) = re.findall(rf"```python\n(import {library}\n\n?.+\n)```", page)
     shutil.copytree(run.path, tmp_path / "runs/NAME")
     monkeypatch.chdir(tmp_path)
     found = {}
