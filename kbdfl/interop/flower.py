@@ -24,7 +24,8 @@ from kbdfl.interop.record import Record
 from kbdfl.params import ParamSpec, write_atomically
 
 # Of the shell that starts `flwr run`, for Flower and Ray read them before they import this module. Nothing is sent to
-# their makers and nothing installed, Ray warns of no change to come; Ray, too, listens on loopback only, for which this switch of other systems serves.
+# their makers and nothing installed, and Ray does not warn of its own plans. It would listen on every address of the
+# machine, but for the last switch, which is meant for other systems and read on all.
 ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
