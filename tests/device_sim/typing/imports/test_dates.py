@@ -91,10 +91,10 @@ def test_a_chat_over_a_month_is_always_read_in_its_own_order(order, first):
 
 @given(
     st.datetimes(datetime(1971, 1, 1), datetime(2100, 1, 1)),
-    st.sampled_from(["UTC", "Asia/Tokyo", "America/Lima"]),
+    st.sampled_from(["UTC", "Asia/Tokyo", "Asia/Kolkata"]),
 )
 def test_what_is_written_in_a_zone_is_read_in_it(time, zone):
-    time = time.replace(microsecond=0)
+    time = time.replace(microsecond=0, fold=0)
     zone = ZoneInfo(zone)
     seconds = time.replace(tzinfo=zone).timestamp()
     assert when(time.isoformat(), zone) == seconds
