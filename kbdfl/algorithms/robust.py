@@ -139,7 +139,9 @@ def squared_distances(cohort: Cohort) -> np.ndarray:
     products = np.zeros((len(cohort.updates),) * 2)
     for _, values in cohort.chunks():
         exact = values.astype(np.float64)
-        products += exact @ exact.T
+        products += np.einsum(
+            "ik,jk->ij", exact, exact
+        )  # BLAS would take threads, which wait for a busy machine
     norms = products.diagonal()
     squared = np.maximum(norms[:, None] + norms - 2 * products, 0)
     np.fill_diagonal(squared, 0)

@@ -60,5 +60,6 @@ def round_at_random(values: np.ndarray, *, levels: float, source: Source) -> np.
     part = values - floor
     while True:
         steps = floor + ((source.words(len(values)) >> np.uint64(11)) * 2.0**-53 < part)
-        if float(steps @ steps) <= bound**2:
+        # Without BLAS, whose threads wait for a busy machine.
+        if float(np.einsum("i,i", steps, steps)) <= bound**2:
             return steps.astype(np.int64)
