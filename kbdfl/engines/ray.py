@@ -5,6 +5,9 @@ or its machine is begun again elsewhere by Ray. What is left apart stays in the 
 combined there before it travels. Needs the extra `ray`.
 """
 
+# Without the extra, pyright takes `import ray` for this very file.
+# pyright: reportAttributeAccessIssue=false
+
 import logging
 import os
 from collections import defaultdict

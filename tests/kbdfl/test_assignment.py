@@ -35,7 +35,7 @@ ASSIGNMENT = Assignment(
 TEXTS = {"task", "model_sha256", "spec", "vocabulary", "upload", "download"}
 NUMBERS = {"round", "version", "seed", "round_seed", "max_report_bytes", "participations", "separation"}
 BOOLEANS = {"partial_work", "partial_model", "secure"}
-FLOATS = {"update_clip_norm", "deadline_s", "clip_norm", "momentum", "proximal"}
+FLOATS = {"update_clip_norm", "deadline_s", "clip_norm", "momentum", "proximal", "noise_multiplier"}
 FLOATS |= {"learning_rate", "final_learning_rate"}
 PLACES = [
     *((None, field.name) for field in fields(Assignment)),
