@@ -5,7 +5,8 @@ public text has users. What is trained here is a small cohort of real clients, w
 each mean is that of a large cohort, which the statement is about. Epsilon is accounted for that stated population, in
 which nobody comes again before the separation is over; the real clients, who do, are promised nothing. A mean over the
 large cohort would be a better one than that over the small, and its clients would bring new text each time, so recall
-is not flattered. Both sides of the comparison, with noise and without, have the same clients in cohorts of one size.
+is not flattered. Rows with noise and without have the same clients in cohorts of one size. Where updates are clipped
+the clients also take turns, as bands of noise demand; the row that is clipped alone says what that and clipping do.
 
 Nearly all updates are longer than the clip norm, so it is a unit and no more: with noise and FedAdam's floor in
 proportion a smaller one trains the same model. What is tuned is the server's rate and that floor.
@@ -34,6 +35,7 @@ RATES = (0.015, 0.03, 0.06)  # of the server, without clipping and noise
 CLIP = 1.0
 # With clipping: the server's rate, and FedAdam's epsilon, a floor under what a coordinate's step is divided by.
 CLIPPED_RATES = ((0.05, 5e-4), (0.1, 2e-3))
+STILL = 1e-6  # noise in clip norms that is none: as long as one step of the updates' grid
 CANDIDATES = 1_000  # of the sampled softmax
 PLAIN, CLIPPED = "no noise", "clipped"
 TARGET = 8.9
@@ -133,7 +135,8 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
     epsilons = (EPSILONS[0], EPSILONS[-1]) if quick else EPSILONS
     asked = {f"epsilon {epsilon:g}": Privacy("banded", epsilon=epsilon, delta=DELTA) for epsilon in epsilons}
     if not quick:
-        rows += [small(CLIPPED, value, one) for value, one in values.items()]
+        still = Privacy("gaussian", noise_multiplier=STILL, separation=BANDS, delta=DELTA)
+        rows += [small(CLIPPED, value, replace(one, privacy=still)) for value, one in values.items()]
         asked |= {
             f"epsilon {TARGET:g}, {name}": Privacy(name, epsilon=TARGET, delta=DELTA) for name in OTHERS
         }

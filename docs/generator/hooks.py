@@ -15,7 +15,7 @@ from mkdocs.structure.pages import Page
 
 _OUTWARD = re.compile(r"\]\(\.\./([\w./-]+)((?:#[\w-]*)?)\)")
 _tree = sources.ROOT / "build" / "docs"
-_tree.mkdir(parents=True, exist_ok=True)  # the reader of docstrings looks only where something is when it starts
+_tree.mkdir(parents=True, exist_ok=True)  # docstrings are looked for only where something is at the start
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:

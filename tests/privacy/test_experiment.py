@@ -23,6 +23,7 @@ from kbdfl.device_sim.experiments.privacy import (
 from kbdfl.device_sim.experiments.settings import Federated, Trained
 from kbdfl.device_sim.experiments.study import Run, Study, Tried
 from kbdfl.model import preset
+from kbdfl.privacy.grid import LEVELS
 
 
 @dataclass
@@ -85,6 +86,15 @@ def test_a_mean_of_few_clients_has_the_noise_of_a_mean_of_many(monkeypatch):
         assert trained.details(None)["noise_norm"] == pytest.approx(
             small.noise_multiplier * sqrt(row.stated(12_180).account.size) / cohort, rel=0.2
         )
+
+
+def test_clients_take_the_same_turns_with_noise_and_clipped_alone():
+    clipped = [row.inner for row in settings(rounds=300, quick=False) if row.method == CLIPPED]
+    assert len(clipped) > 1
+    for row in clipped:
+        assert row.algorithm.privacy.separation == BANDS
+        assert row.algorithm.update_clip_norm > 0
+        assert row.algorithm.privacy.noise_multiplier * LEVELS < 2
 
 
 def test_rows_without_noise_have_cohorts_as_small(monkeypatch):
