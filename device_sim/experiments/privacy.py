@@ -126,7 +126,7 @@ def settings(*, rounds: int, quick: bool) -> list[Setting]:
         f"rate {rate:g}, floor {floor:g}": Algorithm(
             client, server=server(rate, epsilon=floor), update_clip_norm=CLIP, weights="uniform"
         )
-        for rate, floor in (CLIPPED_RATES[-1:] if quick else CLIPPED_RATES)
+        for rate, floor in (CLIPPED_RATES[:1] if quick else CLIPPED_RATES)
     }
     rows: list[Setting] = [
         small(PLAIN, f"rate {rate:g}", Algorithm(client, server=server(rate)))
