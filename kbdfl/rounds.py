@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from kbdfl.algorithms.aggregate import Gathering, RunningSum, Summing
-from kbdfl.algorithms.noised import Noised, NoisedUnseen
+from kbdfl.algorithms.noised import Noised, NoisedUnseen, Release
 from kbdfl.algorithms.scaffold import ServerControl, read_change
 from kbdfl.assignment import Assignment
 from kbdfl.errors import ConfigError, Conflict, Forbidden, ModelError, WireError
@@ -174,7 +174,7 @@ class OpenRound:
 
     def settle(self) -> None:
         """The round's result is kept."""
-        if isinstance(self.gathered, Noised | NoisedUnseen):
+        if isinstance(self.gathered, Release):
             self.gathered.settle()
 
     def result(self, *, asynchronous: bool, **more: Any) -> RoundResult:
@@ -189,7 +189,7 @@ class OpenRound:
             downlink_bytes=self.downlink_bytes,
             refused=len(self.refused),
             staleness=self.staleness / reports if asynchronous and reports else None,
-            epsilon=self.gathered.epsilon if isinstance(self.gathered, Noised | NoisedUnseen) else None,
+            epsilon=self.gathered.epsilon if isinstance(self.gathered, Release) else None,
             **more,
         )
 

@@ -52,9 +52,8 @@ class _Task(WSGITask):
             super().write(data)
             return
         self.response_headers.append(("Date", _date(int(self.start_time))))
-        if (
-            self.has_body and self.content_length == len(data) <= WITH_HEAD_BYTES
-        ):  # one call of the system's, not two
+        if self.has_body and self.content_length == len(data) <= WITH_HEAD_BYTES:
+            # One call of the system's, not two.
             head = self.build_response_header()
             self.wrote_header = True
             self.content_bytes_written = len(data)

@@ -54,7 +54,7 @@ class Express:
         self._headers, self._counted = list(headers), counted
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        path = environ["PATH_INFO"]
+        path, reply = environ["PATH_INFO"], None
         if environ["REQUEST_METHOD"] == "POST":
             if (found := CHECK_IN.fullmatch(path)) and _ordinary(environ, JSON, MOST_OFFER_BYTES):
                 reply = self._reply("check_in", _asked(environ, found[1], JSON), check_in)
@@ -65,19 +65,17 @@ class Express:
                     _asked(environ, found[1], BINARY),
                     lambda served, asked: report(served, asked, number=number),
                 )
-            else:
-                return self._app(environ, start_response)
-            start_response(status_line(reply.status), list(reply.headers))
-            return [reply.content]
-        return self._app(environ, start_response)
+        if reply is None:
+            return self._app(environ, start_response)
+        start_response(status_line(reply.status), list(reply.headers))
+        return [reply.content]
 
     def takes(self, request: Plain) -> bool:
         """Whether it is an ordinary check-in."""
         return (
             request.method == "POST"
             and CHECK_IN.fullmatch(request.path) is not None
-            and request.length <= MOST_OFFER_BYTES
-            and (request.headers.get("Content-Type") == JSON or not request.length)
+            and _fits(request.headers.get("Content-Type"), request.length, kind=JSON, most=MOST_OFFER_BYTES)
         )
 
     def answer(self, request: Plain, claim: Callable[[str], None]) -> Reply:
@@ -124,11 +122,16 @@ def _asked(environ: dict[str, Any], named: str | None, kind: str) -> Asked:
 
 
 def _ordinary(environ: dict[str, Any], kind: str, most: int) -> bool:
-    """Whether a body says how long it is, at most `most` bytes, and is of the media type `kind`, or nothing."""
+    """Whether a body says how long it is, and `_fits`."""
     length = environ.get("CONTENT_LENGTH") or "0"
-    if not length.isdecimal() or int(length) > most or "HTTP_TRANSFER_ENCODING" in environ:
+    if not length.isdecimal() or "HTTP_TRANSFER_ENCODING" in environ:
         return False
-    return environ.get("CONTENT_TYPE") == kind or (length == "0" and kind == JSON)
+    return _fits(environ.get("CONTENT_TYPE"), int(length), kind=kind, most=most)
+
+
+def _fits(given: str | None, length: int, *, kind: str, most: int) -> bool:
+    """Whether a body has at most `most` bytes, and is of the media type `kind`, or nothing where that is JSON."""
+    return length <= most and (given == kind or (not length and kind == JSON))
 
 
 @cache

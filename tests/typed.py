@@ -10,14 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from wheel import FOLDERS  # a script's own folder is searched
+
 ROOT = Path(__file__).parents[1]
 TREE = ROOT / "build" / "types"
-FOLDERS = {
-    "kbdfl": "kbdfl",
-    "kernels": "kbdfl/kernels",
-    "server": "kbdfl/server",
-    "device_sim": "kbdfl/device_sim",
-}
 
 
 def lay() -> None:

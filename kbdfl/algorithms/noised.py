@@ -15,10 +15,25 @@ from kbdfl.privacy import Central
 from kbdfl.transform import Draws, Transform, Update, decode_chain
 
 
-class Noised:
+class Release:
+    """A sum of one round whose `mean` is a release: it is booked, and drawn once, however often it is asked for."""
+
+    _central: Central
+
+    @property
+    def epsilon(self) -> float | None:
+        """Spent by the task so far; None where nothing is claimed of it any more."""
+        return self._central.epsilon if isfinite(self._central.epsilon) else None
+
+    def settle(self) -> None:
+        """The round is closed, and what came of it is kept."""
+        self._central.settle()
+
+
+class Noised(Release):
     """The reports of one round, as whole numbers; `count` says how many. See `aggregate.Gathering`.
 
-    Phones weigh alike. The `mean` is a release: it is booked, and drawn once, however often it is asked for.
+    Phones weigh alike.
     """
 
     def __init__(self, central: Central, transforms: Sequence[Transform], *, size: int, round: int) -> None:
@@ -30,15 +45,6 @@ class Noised:
     def count(self) -> int:
         """How many were added."""
         return self._summed.count
-
-    @property
-    def epsilon(self) -> float | None:
-        """Spent by the task so far; None where nothing is claimed of it any more."""
-        return _claimed(self._central)
-
-    def settle(self) -> None:
-        """The round is closed, and what came of it is kept."""
-        self._central.settle()
 
     def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
         if self._central.drawn(self._round):
@@ -69,22 +75,13 @@ class Noised:
         return self._central.release(self._round, self._summed, self._devices)
 
 
-class NoisedUnseen(RunningSum):
-    """A round whose phones have noised what they sum up unseen. The `mean` is a release, as that of `Noised` is."""
+class NoisedUnseen(Release, RunningSum):
+    """A round whose phones have noised what they sum up unseen."""
 
     def __init__(self, central: Central, *, size: int, round: int) -> None:
         super().__init__((), size, 0.0)
         self._central, self._round = central, round
         self._devices: set[str] = set()
-
-    @property
-    def epsilon(self) -> float | None:
-        """Spent by the task so far; None where nothing is claimed of it any more."""
-        return _claimed(self._central)
-
-    def settle(self) -> None:
-        """The round is closed, and what came of it is kept."""
-        self._central.settle()
 
     def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
         raise Conflict("an update of a task whose phones noise their sum must come in that sum")
@@ -115,7 +112,3 @@ class NoisedUnseen(RunningSum):
 
     def mean(self) -> np.ndarray:
         return self._central.release_noised(self._round, self._total, self._devices)
-
-
-def _claimed(central: Central) -> float | None:
-    return central.epsilon if isfinite(central.epsilon) else None
