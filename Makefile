@@ -65,11 +65,13 @@ $(STAMP): $(SOURCES)
 demo: install
 	@$(BIN)/kbdfl demo $(ARGS)
 
+# Files of tests, in so many processes; with 0 in this one, as a debugger needs it.
+JOBS ?= 2
 test: install
 ifeq ($(KBDFL_DEBUG_KERNELS),1)
 	$(call apart,debug,KBDFL_DEBUG_KERNELS=1,,$(ARGS))
 else
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile $(ARGS)
 endif
 
 asan: install

@@ -164,9 +164,9 @@ def test_an_account_needs_shares_where_devices_add_the_noise_and_nowhere_else():
         Privacy("skellam", epsilon=1.0).with_noise(rounds=1, cohort=1)
 
 
-@given(st.floats(0.05, 50.0), st.floats(1.001, 4.0), st.integers(1, 40))
-def test_who_is_told_to_add_less_needs_another_room(noise, times, survivors):
-    """So that phones of one session, whose terms name the room, have noise of one variance."""
+@given(st.floats(0.05, 50.0), st.floats(1.01, 4.0), st.integers(1, 40))
+def test_who_is_told_to_add_less_by_a_hundredth_needs_another_room(noise, times, survivors):
+    """So that phones of one session, whose terms name the room, have noise of one deviation, to a hundredth."""
     shares = replace(SHARES, survivors=survivors, devices=40)
     told_less = (
         shares.noise_bound(noise / times),
