@@ -212,7 +212,8 @@ def served(room):
 
 @pytest.mark.parametrize("command", of("make"), ids=str)
 def test_targets_are_there(command, room):
-    of_make = ("ARGS", "JOBS", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL")  # of the `make test` that may run this
+    # without what a `make test` that runs this was told
+    of_make = ("ARGS", "JOBS", "MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL")
     bare = {name: value for name, value in os.environ.items() if name not in of_make}
     shown = subprocess.run(
         ["make", "-n", *command.words[1:]], cwd=ROOT, capture_output=True, text=True, env=bare
