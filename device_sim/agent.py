@@ -302,19 +302,22 @@ class Phone:
             return Cycle("declined", downlink_bytes=downlink, detail=str(reason))
         self._taken.note(assignment)
         if assignment.secure:
-            said = {"caution": self._caution, "joined": self._joined, "silent": silent()}
-            self._part = SecurePart(assignment, frame, self._client, key=self._key, base=base, **said)
+            self._part = SecurePart(
+                assignment,
+                frame,
+                self._client,
+                key=self._key,
+                base=base,
+                caution=self._caution,
+                joined=self._joined,
+                silent=silent(),
+            )
             self._on_part(self._part)
             began = self._sum_up(self._part)
             return replace(began, downlink_bytes=began.downlink_bytes + downlink)
+        path, octets = f"{base}/rounds/{assignment.round}/report", "application/octet-stream"
         try:
-            self._client.signed(
-                self._key,
-                "POST",
-                f"{base}/rounds/{assignment.round}/report",
-                body=frame,
-                content_type="application/octet-stream",
-            )
+            self._client.signed(self._key, "POST", path, body=frame, content_type=octets)
         except Conflict as late:
             return Cycle("late", uplink_bytes=len(frame), downlink_bytes=downlink, detail=str(late))
         work.controls.settle()

@@ -8,13 +8,15 @@ import hashlib
 from collections import Counter
 
 import numpy as np
+from numpy.random import Generator
 
 from kbdfl.algorithms.aggregate import Mean, bounding_factor
 from kbdfl.algorithms.server import State
-from kbdfl.coordinator import Coordinator, Receipt
+from kbdfl.coordinator import Coordinator
 from kbdfl.errors import ConfigError, KbdflError
 from kbdfl.rng import seed_of
-from kbdfl.rounds import RoundResult
+from kbdfl.rounds import Receipt, RoundResult, Store, Summed
+from kbdfl.task import Task
 from kbdfl.transform import Draws, decode_chain
 from kbdfl.wire import Report, decode_report
 
@@ -28,16 +30,20 @@ class InvariantBroken(Exception):
 class Audited(Coordinator):
     """See `Coordinator`; raises InvariantBroken where it does what it must not. For rounds with a plain mean."""
 
-    def __init__(self, *arguments, seen: Counter[str], **options) -> None:
+    def __init__(
+        self, task: Task, params: np.ndarray, *, store: Store, random: Generator, seen: Counter[str]
+    ) -> None:
         self.seen = seen  # what happened so far: rounds by status, reports by outcome
         self._frames: dict[tuple[str, bytes], tuple[bytes, int]] = {}  # acknowledged: frame and staleness
-        super().__init__(*arguments, **options)
+        super().__init__(task, params, store=store, random=random)
         if not isinstance(self.task.algorithm.aggregate, Mean) or self.task.algorithm.client.scaffold:
             raise ConfigError(
                 "faults must come with plain means, which the watch reckons: no robust aggregate and no SCAFFOLD"
             )
 
-    def report(self, device: str, frame: bytes, now: float, *, number: int | None = None) -> Receipt:
+    def report(self, device: str, frame: bytes | Summed, now: float, *, number: int | None = None) -> Receipt:
+        if isinstance(frame, Summed):
+            raise InvariantBroken(f"the update of {device} is in a sum that nobody watched")
         fingerprint = device, hashlib.sha256(frame).digest()
         known, before = fingerprint in self._frames, self._standing()
         if not known:
@@ -75,7 +81,7 @@ class Audited(Coordinator):
             raise InvariantBroken(f"a device was counted twice in round {self.round}")
         version, before = self.version, self.params
         stale = [self._frames[fingerprint][1] for fingerprint in counted]
-        expected = self._expected(reports, stale) if counted else None
+        expected = self._expected(reports, stale) if counted else before
         result = super().close(now, instead)
         self.seen[result.status] += 1
         if result.reports != len(counted):

@@ -9,9 +9,9 @@ sorted once, when the clock comes to it.
 
 import heapq
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import inf
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,13 +27,45 @@ _PLAIN = ("_soon", "_now", "_at", "_days")
 CheckIn = tuple[float, int, float, int]
 
 
+class _Columns(NamedTuple):
+    """When phones check in, float64 (n,), which ones, int64 (n,), and until when they are free, float64 (n,)."""
+
+    times: np.ndarray
+    phones: np.ndarray
+    closes: np.ndarray
+
+    @classmethod
+    def joined(cls, parts: Iterable["_Columns"]) -> "_Columns":
+        """Those of all `parts`, one after another."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def at(self, rows: np.ndarray | slice) -> "_Columns":
+        """Some of them."""
+        return _Columns(self.times[rows], self.phones[rows], self.closes[rows])
+
+    @property
+    def order(self) -> np.ndarray:
+        """Rows by time, at one time by phone, int64 (n,)."""
+        return np.lexsort((self.phones, self.times))
+
+
 class _Bucket:
-    """Phones that come again, in columns."""
+    """Phones that come again, in columns that grow."""
 
     __slots__ = ("closes", "phones", "times")
 
-    def __init__(self) -> None:
-        self.times, self.phones, self.closes = array("d"), array("q"), array("d")
+    def __init__(
+        self, times: Iterable[float] = (), phones: Iterable[int] = (), closes: Iterable[float] = ()
+    ) -> None:
+        self.times, self.phones, self.closes = array("d", times), array("q", phones), array("d", closes)
+
+    def columns(self) -> _Columns:
+        """The same memory; the bucket grows no more."""
+        return _Columns(
+            np.frombuffer(self.times, "f8"),
+            np.frombuffer(self.phones, "i8"),
+            np.frombuffer(self.closes, "f8"),
+        )
 
 
 class CheckIns:
@@ -46,7 +78,7 @@ class CheckIns:
         self._now: list[CheckIn] = []  # its sorted part, the first one last
         self._at = -1  # the number of that bucket
         self._days = -1  # the next day whose windows are not in `_opening` yet
-        self._opening = tuple(np.zeros(0, kind) for kind in ("f8", "i8", "f8"))
+        self._opening = _Columns(*(np.zeros(0, kind) for kind in ("f8", "i8", "f8")))
 
     @property
     def next_s(self) -> float:
@@ -91,12 +123,11 @@ class CheckIns:
         """Go on from it."""
         for name in _PLAIN:
             setattr(self, name, state[name])
-        self._opening = tuple(state["opening"])
-        self._again = {}
-        for number, columns in state["again"].items():
-            bucket = self._again[number] = _Bucket()
-            for mine, column in zip((bucket.times, bucket.phones, bucket.closes), columns, strict=True):
-                mine.extend(column.tolist())
+        self._opening = _Columns(*state["opening"])
+        self._again = {
+            number: _Bucket(*(column.tolist() for column in columns))
+            for number, columns in state["again"].items()
+        }
 
     def _peek(self) -> float:
         while not self._now and not self._soon:
@@ -108,7 +139,7 @@ class CheckIns:
     def _turn(self) -> bool:
         """Go to the next bucket; False if no phone has had a window for a week and none waits."""
         quiet_until = self._days + 8
-        while not self._again and not len(self._opening[0]):
+        while not self._again and not len(self._opening.times):
             if self._days >= quiet_until:
                 return False
             self._open_day()
@@ -116,18 +147,12 @@ class CheckIns:
         end_s = (self._at + 1) * BUCKET_S
         while self._days * DAY_S - EARLY_S < end_s:
             self._open_day()
-        times, phones, closes = self._opening
-        fresh = int(np.searchsorted(times, end_s, side="left"))
-        self._opening = tuple(column[fresh:] for column in self._opening)
-        columns = (times[:fresh], phones[:fresh], closes[:fresh])
+        fresh = int(np.searchsorted(self._opening.times, end_s, side="left"))
+        columns, self._opening = self._opening.at(slice(fresh)), self._opening.at(slice(fresh, None))
         again = self._again.pop(self._at, None)
         if again is not None:
-            held = tuple(
-                np.frombuffer(each, each.typecode) for each in (again.times, again.phones, again.closes)
-            )
-            columns = tuple(np.concatenate(pair) for pair in zip(columns, held, strict=True))
-        order = np.lexsort((columns[1], columns[0]))[::-1]
-        times, phones, closes = (column[order] for column in columns)
+            columns = _Columns.joined((columns, again.columns()))
+        times, phones, closes = columns.at(columns.order[::-1])
         kinds = tiers(self._seed, phones)
         self._now = list(zip(times.tolist(), phones.tolist(), closes.tolist(), kinds.tolist(), strict=True))
         return True
@@ -135,8 +160,8 @@ class CheckIns:
     def _next_bucket(self) -> int:
         """The first bucket that holds a check-in; a day that is not worked out yet may hold earlier ones."""
         known = [min(self._again)] if self._again else []
-        if len(self._opening[0]):
-            known.append(int(self._opening[0][0] // BUCKET_S))
+        if len(self._opening.times):
+            known.append(int(self._opening.times[0] // BUCKET_S))
         return min(*known, int((self._days * DAY_S - EARLY_S) // BUCKET_S)) if known else self._at + 1
 
     def _open_day(self) -> None:
@@ -147,8 +172,7 @@ class CheckIns:
             phones, opens, closes = self._hours.windows(day, several)
             first = np.maximum(opens, 0.0) + FIRST_S * uniforms(self._seed, "first", day, phones=phones)
             comes = first < closes
-            parts.append((first[comes], phones[comes], closes[comes]))
-        columns = tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.lexsort((columns[1], columns[0]))
-        self._opening = tuple(column[order] for column in columns)
+            parts.append(_Columns(first, phones, closes).at(comes))
+        columns = _Columns.joined(parts)
+        self._opening = columns.at(columns.order)
         self._days += 1

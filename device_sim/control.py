@@ -55,10 +55,14 @@ class ControlStore:
         """The control variate that belongs to `assignment`, if there is one."""
         return self.kept if self.kept is not None and self.kept.fits(assignment) else None
 
+    def unexpired(self, assignment: Assignment) -> Control | None:
+        """The same, if it is not too old to correct local steps by."""
+        kept, oldest = self.at(assignment), assignment.client.control_rounds
+        return None if kept is None or 0 < oldest < assignment.round - kept.round else kept
+
     def corrects(self, assignment: Assignment) -> bool:
         """Whether local steps are to be corrected, and the server's c be fetched: there is a c_i, not expired."""
-        kept, oldest = self.at(assignment), assignment.client.control_rounds
-        return kept is not None and not 0 < oldest < assignment.round - kept.round
+        return self.unexpired(assignment) is not None
 
     @property
     def offered(self) -> Control | None:
@@ -94,9 +98,10 @@ def step_correction(
     assignment: Assignment, controls: ControlStore, shared: np.ndarray | None
 ) -> np.ndarray | None:
     """c - c_i, float32 (P,), or None where steps are not corrected. Raises ModelError without a c that fits."""
-    if not controls.corrects(assignment):
+    kept = controls.unexpired(assignment)
+    if kept is None:
         return None
-    own = controls.at(assignment).values
+    own = kept.values
     if shared is None or shared.shape != own.shape:
         raise ModelError(
             f"a control variate of {own.size} parameters is needed, got {0 if shared is None else shared.size}"

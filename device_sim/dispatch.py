@@ -10,7 +10,7 @@ from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.control import ControlStore
 from kbdfl.device_sim.devices import Device
-from kbdfl.device_sim.downloads import Downloads
+from kbdfl.device_sim.downloads import Downloads, OnPhones
 from kbdfl.device_sim.feedback import ErrorMemory
 from kbdfl.device_sim.flight import Airborne
 from kbdfl.device_sim.hours import HOUR_S
@@ -37,7 +37,7 @@ class Dispatch:
         self.controls: defaultdict[str, ControlStore] = defaultdict(ControlStore)
         self._errors: defaultdict[str, ErrorMemory] = defaultdict(ErrorMemory)
         self._taken: defaultdict[str, Taken] = defaultdict(Taken)
-        self._downloads: Downloads | None = None
+        self._on_phones = OnPhones()
         task = built.task
         self._session = (
             session_bytes(task, devices=task.rule.selected) if task.algorithm.secure.on else (0, 0)
@@ -45,11 +45,8 @@ class Dispatch:
 
     def attend(self, coordinator: Coordinator) -> None:
         """Phones ask this coordinator from now on, and hold what they held."""
-        held = self._downloads.state() if self._downloads else None
         self._coordinator = coordinator
-        self._downloads = Downloads(coordinator, self._built.vocabulary, self._engine)
-        if held:
-            self._downloads.restore(held)
+        self._downloads = Downloads(coordinator, self._built.vocabulary, self._engine, self._on_phones)
 
     def job(
         self, name: str, device: Device, assignment: Assignment, *, now: float, leaves_s: float
@@ -118,7 +115,7 @@ class Dispatch:
             "controls": {name: store.kept for name, store in self.controls.items() if store.kept},
             "errors": {name: memory.kept for name, memory in self._errors.items() if memory.kept},
             "taken": {name: taken.kept for name, taken in self._taken.items()},
-            "downloads": self._downloads.state(),
+            "downloads": self._on_phones.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -129,7 +126,7 @@ class Dispatch:
             self._errors[name] = ErrorMemory(kept)
         for name, kept in state["taken"].items():
             self._taken[name] = Taken(kept=kept)
-        self._downloads.restore(state["downloads"])
+        self._on_phones.restore(state["downloads"])
 
     def _plan(self, name: str, device: Device, assignment: Assignment, in_time: float) -> Plan:
         budget = Budget(memory_bytes=device.memory_bytes)

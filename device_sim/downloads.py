@@ -4,6 +4,7 @@ Phones that fetch the same frame hold the same model, so it is decoded for the f
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import finalize
 
@@ -20,45 +21,68 @@ from kbdfl.text import Vocabulary
 from kbdfl.wire import decode_model
 
 
-class Downloads:
-    """What the phones of a simulation hold, and what they fetch to train on."""
+@dataclass(slots=True)
+class OnPhones:
+    """What the phones of a simulation hold, whichever coordinator they ask: the `version` that each one does.
 
-    def __init__(self, coordinator: Coordinator, vocabulary: Vocabulary, engine: Engine) -> None:
+    `grids` is what that is, of the newest versions.
+    """
+
+    version: dict[str, int] = field(default_factory=dict)
+    grids: OrderedDict[int, Held] = field(default_factory=OrderedDict)
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a snapshot."""
+        return {"on_phone": self.version, "held": self.grids}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from it."""
+        self.version, self.grids = state["on_phone"], state["held"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    """What phones receive now, `key` says of which version or round, once one of them has read it.
+
+    `nbytes` are those of the frames that were read, by the version that phones went on from, None = from nothing.
+    """
+
+    key: tuple[int, int]
+    received: Received
+    nbytes: dict[int | None, int] = field(default_factory=dict)
+
+
+class Downloads:
+    """What phones fetch from `coordinator` to train on, given what is `on_phones`."""
+
+    def __init__(
+        self, coordinator: Coordinator, vocabulary: Vocabulary, engine: Engine, on_phones: OnPhones
+    ) -> None:
         self._coordinator, self._vocabulary, self._engine = coordinator, vocabulary, engine
         self._download = coordinator.task.algorithm.download
-        self._on_phone: dict[str, int] = {}  # the version that each holds
-        self._held: OrderedDict[int, Held] = OrderedDict()  # what that is, of the newest
+        self._on_phones = on_phones
         self._control = (-1, 0)  # the bytes of the frame of which version
-        self._newest: tuple[tuple[Any, ...], Received] | None = None
-        self._read_from: dict[int | None, int] = {}  # version held -> bytes of the frame, once that was read
+        self._newest: _Newest | None = None
 
     def fetch(self, phone: str, assignment: Assignment) -> tuple[Received, int]:
         """What a phone receives for its assignment, checked as a phone does, and the bytes of the frame."""
         partial = assignment.client.partial_model
         key = (assignment.version, assignment.round if partial else -1)
-        if self._newest is None or self._newest[0] != key:
-            self._newest, self._read_from = None, {}
+        if self._newest is not None and self._newest.key != key:
+            self._newest = None
         if partial:
             return self._received(key, assignment, None)
         if self._download.codec != "grid":
             return self._received(key, assignment, None)
-        before = self._on_phone.get(phone)
+        before = self._on_phones.version.get(phone)
         if before == assignment.version:  # it holds what it is to train on
-            return self._newest[1] if self._newest else self._received(key, assignment, None)[0], 0
-        return self._received(key, assignment, before if before in self._held else None)
-
-    def state(self) -> dict[str, Any]:
-        """What the phones hold, for a snapshot."""
-        return {"on_phone": self._on_phone, "held": self._held}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from it."""
-        self._on_phone, self._held = state["on_phone"], state["held"]
+            return self._newest.received if self._newest else self._received(key, assignment, None)[0], 0
+        return self._received(key, assignment, before if before in self._on_phones.grids else None)
 
     def keep(self, phone: str, assignment: Assignment) -> None:
         """The download is whole: from now on the phone holds this version."""
         if self._download.codec == "grid" and not assignment.client.partial_model:
-            self._on_phone[phone] = assignment.version
+            self._on_phones.version[phone] = assignment.version
 
     def control_bytes(self, version: int) -> int:
         """The bytes of the frame with SCAFFOLD's c, which a phone fetches beside version `version`."""
@@ -67,25 +91,25 @@ class Downloads:
         return self._control[1]
 
     def _received(
-        self, key: tuple[Any, ...], assignment: Assignment, held: int | None
+        self, key: tuple[int, int], assignment: Assignment, held: int | None
     ) -> tuple[Received, int]:
-        if held not in self._read_from:
+        newest = self._newest
+        if newest is None or held not in newest.nbytes:
             frame, params = self._read(assignment, held)
-            self._read_from[held] = len(frame)
-            if self._newest is None:
+            if newest is None:
                 check_model(assignment, params, self._vocabulary)
                 params.setflags(write=False)
-                self._newest = (key, self.share(params, self._coordinator.control))
-            elif not np.array_equal(params, self._newest[1].params.get()):
+                newest = self._newest = _Newest(key, self.share(params, self._coordinator.control))
+            elif not np.array_equal(params, newest.received.params.get()):
                 raise ModelError("two phones read two models in one version")
-        return self._newest[1], self._read_from[held]
+            newest.nbytes[held] = len(frame)
+        return newest.received, newest.nbytes[held]
 
     def share(self, params: np.ndarray, control: np.ndarray | None) -> Received:
         """What workers are handed; the engine lets go of it when the last phone that trains on it has."""
         engine = self._engine
-        shared = [None if each is None else engine.share(each) for each in (params, control)]
-        received = Received(*shared)
-        for each in shared:
+        received = Received(engine.share(params), None if control is None else engine.share(control))
+        for each in (received.params, received.control):
             if each is not None:
                 finalize(received, engine.release, each)
         return received
@@ -103,10 +127,14 @@ class Downloads:
         frame = c.downlink.frame(assignment.version, held=held)
         if not grid:
             return frame, decode_model(frame, max_bytes=len(frame))[0]
+        grids = self._on_phones.grids
         now = read_whole(
-            frame, size=c.params.size, held=self._held.get(held), max_bytes=len(frame) + 4 * c.params.size
+            frame,
+            size=c.params.size,
+            held=None if held is None else grids.get(held),
+            max_bytes=len(frame) + 4 * c.params.size,
         )
-        self._held[now.version] = now
-        while len(self._held) > self._download.kept_versions:
-            self._held.popitem(last=False)
+        grids[now.version] = now
+        while len(grids) > self._download.kept_versions:
+            grids.popitem(last=False)
         return frame, now.grid.values

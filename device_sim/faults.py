@@ -86,7 +86,7 @@ class Storm(Simulation):
         deadline_s, at_s = job.assignment.deadline_s, job.arrival_s
         self._now = max(self._now, at_s)
         if self._happens("broken"):
-            self._post(at_s, job, Done(self._broken(done.frame)))
+            self._post(at_s, job, Done(self._broken(done.whole)))
         if self._happens("lost"):
             return None
         if self._happens("late"):

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from kbdfl.device_sim.agent import Cycle, Phone, ServerClient, wait_for_vocabulary
@@ -75,7 +76,7 @@ class Fleet:
         """How many phones there are to be."""
         return len(self._population)
 
-    def enrol(self, on_phone: Callable[[], None] = lambda: None) -> int:
+    def enrol(self, on_phone: Callable[[], object] = lambda: None) -> int:
         """Enrol a phone for every user and return how many have something to learn from; only those check in."""
         bases = [FIRST] if self._belong_to is None else bases_of(self._client, self._belong_to).values()
         vocabularies = {words.sha256: words for words in map(self._vocabulary, bases)}
@@ -140,8 +141,10 @@ class Fleet:
         def vanishes() -> bool:
             return self._dropout > 0 and random.random() < self._dropout
 
-        def before() -> str | None:
-            """Where words are summed up, a phone vanishes before any of the steps."""
+        def before(index: int) -> str | None:
+            """Where words are summed up, a phone vanishes before the step that it was told, or before any."""
+            if self._silent:
+                return self._silent(index)
             return STEPS[random.integers(len(STEPS))] if vanishes() else None
 
         try:
@@ -153,7 +156,7 @@ class Fleet:
                 cycle = self.phones[index].cycle(
                     workspace=workspace,
                     drops=lambda assignment: not assignment.secure and vanishes(),
-                    silent=lambda index=index: self._silent(index) if self._silent else before(),
+                    silent=partial(before, index),
                 )
                 self._count(index, cycle)
                 if cycle.outcome == "finished":

@@ -49,23 +49,26 @@ class _Together:
     """A group at work: how many of it have come out, and what will come of them."""
 
     size: int
-    result: Future[tuple[list[Done], Any]]
+    result: Future[tuple[list[Done | None], Any]]
     out: int = 0
 
 
 class Flight:
-    """Jobs in order of arrival, one a device; `work` carries one out, `together` a `Group`."""
+    """Jobs in order of arrival, one a device; `work` carries one out, `together` a `Group`.
+
+    Either says None of a phone that declined.
+    """
 
     def __init__(
         self,
         engine: Engine,
-        work: Callable[[Job], Done],
-        together: Callable[[Group], tuple[list[Done], Any]],
+        work: Callable[[Job], Done | None],
+        together: Callable[[Group], tuple[list[Done | None], Any]],
     ) -> None:
         self._engine, self._work, self._together = engine, work, together
         self._arrivals: list[tuple[float, str]] = []
         self._jobs: dict[str, Job] = {}
-        self._frames: dict[str, Future[Done]] = {}
+        self._frames: dict[str, Future[Done | None]] = {}
         self._groups: dict[str, tuple[_Together, int]] = {}  # of a device: its group, and its place there
         self._open: set[_Together] = set()  # groups that none has come out of
         self._sums: list[Any] = []  # of the others, as `Engine.combine` takes them
@@ -101,7 +104,7 @@ class Flight:
             self._open.add(group)
             self._groups |= {job.device: (group, place) for place, job in enumerate(jobs)}
 
-    def pop(self) -> tuple[Job, Done]:
+    def pop(self) -> tuple[Job, Done | None]:
         """The job that arrives next, with what came of it."""
         device = self._arrivals[0][1]
         if device not in self._groups and device not in self._frames:
@@ -135,8 +138,10 @@ class Flight:
 
     def clear(self) -> None:
         """All phones stop; returns when none is at work any more."""
-        at_work = [*self._frames.values(), *(group.result for group in self._open)]
-        wait([result for result in at_work if not result.cancel()])
+        frames = [frame for frame in self._frames.values() if not frame.cancel()]
+        groups = [group.result for group in self._open if not group.result.cancel()]
+        wait(frames)
+        wait(groups)
         self._arrivals, self._jobs, self._frames = [], {}, {}
         self._groups, self._open, self._sums = {}, set(), []
 

@@ -85,13 +85,13 @@ def hardware(seed: int, phone: int, tier: int, *, speeds: str) -> Device:
     """What `phone` is, of the tier `TIERS[tier]`; `speeds` is one of `kbdfl.run.SPEEDS`."""
     if speeds == "equal":
         return Device()
-    factors = (1.0, 1.0)
+    training, link = 1.0, 1.0
     if speeds == "heavy-tailed":
         one = np.array([phone])
-        factors = tuple(
+        training, link = (
             float(np.exp(SPREAD * normals(seed, what, phones=one)[0])) for what in ("training", "link")
         )
-    return Device.of(TIERS[tier], training=factors[0], link=factors[1])
+    return Device.of(TIERS[tier], training=training, link=link)
 
 
 class Weekly:

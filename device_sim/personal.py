@@ -101,8 +101,9 @@ class OutputBias:
             batch = pack([[sentence[: SHARED.max_words + 2] for sentence in some]])
             targets = batch.targets[batch.targets >= SPECIAL_TOKENS]
             if len(targets):
-                arrays = {"inputs": batch.inputs, "targets": batch.targets, "active": batch.active}
-                slope, _ = gradient(shared, **config.dims, **arrays)
+                slope, _ = gradient(
+                    shared, **config.dims, inputs=batch.inputs, targets=batch.targets, active=batch.active
+                )
                 # The loss falls with the bias as fast as a word was typed more often than expected.
                 surplus -= len(targets) * config.spec.views(slope)["bias"].astype(np.float64)
                 typed += np.bincount(targets, minlength=config.vocab)

@@ -68,7 +68,9 @@ def play(
         done = keeper.resume()
     else:
         keeper.begin()
-    with open_tracking(track, folder.path, done=done if begun else None, say=say) as tracking:
+    with open_tracking(
+        track, folder.path, begins=not begun, done=done if begun else None, say=say
+    ) as tracking:
         try:
             with bar(config.rule.rounds, done) as shown:
                 _rounds(simulation, keeper, shown, tracking)

@@ -1,6 +1,7 @@
 """Phones made from a source of typing logs, and the held-out users that measure what they learnt."""
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from kbdfl.device_sim.store import Retention, TypingLog
 from kbdfl.device_sim.typing.sources import Source, is_held_out, open_source
@@ -22,6 +23,27 @@ def open_logs(spec: str, *, seed: int, devices: int) -> Source:
     if spec != "personas":
         return open_source(spec, seed=seed)
     return open_source(spec, seed=seed, users=(devices or 1_000) * 4 // 3 + 60)
+
+
+class Names(Protocol):
+    """What phones are called, by place: a list, or names that are made when they are asked for."""
+
+    def __getitem__(self, place: int, /) -> str: ...
+
+
+class Crowd(Protocol):
+    """Phones as a simulation sees them: a `Population`, or one of which little is kept."""
+
+    @property
+    def users(self) -> Names:
+        """Their names, as many as there are phones."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def log(self, user: str) -> TypingLog:
+        """What was typed on a phone."""
+        ...
 
 
 class Population:

@@ -173,7 +173,7 @@ def memory_needed(assignment: Assignment, run: LocalRun) -> int:
     specs = (assignment.sent, c.spec, run.part.coordinates.model.spec)
     received, trained, reported = (4 * spec.size for spec in specs)
     copies = 0 if trained == reported == received else trained + reported
-    needed = scratch + received + copies + reported + sum(array.nbytes for array in b.arrays.values())
+    needed = scratch + received + copies + reported + b.nbytes
     if assignment.client.scaffold:
         needed += 7 * received
     if assignment.client.scaffold == 1:
@@ -206,11 +206,10 @@ def train(
     if needed > budget.memory_bytes:
         raise OverBudget(f"training needs {needed} bytes of memory, this phone allows {budget.memory_bytes}")
     part, rule = run.part, assignment.client
-    corrected = None
-    if rule.scaffold:
-        if controls is None:
-            raise Declined("this phone keeps no control variate, so it takes no part in SCAFFOLD")
-        corrected = step_correction(assignment, controls, shared_control)
+    if rule.scaffold and controls is None:
+        raise Declined("this phone keeps no control variate, so it takes no part in SCAFFOLD")
+    own = controls if rule.scaffold else None
+    corrected = None if own is None else step_correction(assignment, own, shared_control)
     delta, loss, tokens, steps = local_sgd(
         part.take(params),
         **part.config.dims,
@@ -231,9 +230,9 @@ def train(
     try:
         update = encode_update(assignment, part.report(delta), errors)
         control, first = None, False
-        if rule.scaffold:
+        if own is not None:
             renewed = _renewed_control(params, run, rule, delta=delta, corrected=corrected, steps=steps)
-            control, first = encode_control(assignment, controls, renewed)
+            control, first = encode_control(assignment, own, renewed)
     except ModelError as error:
         raise Diverged(str(error)) from None
     frame = encode_report(

@@ -23,7 +23,7 @@ from kbdfl.algorithms.mode import FedBuff
 from kbdfl.algorithms.selection import Ranking
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import STATE_CLASSES as COORDINATOR_CLASSES
-from kbdfl.coordinator import Coordinator, Wait
+from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.checkins import CheckIns
 from kbdfl.device_sim.control import Control
 from kbdfl.device_sim.devices import DAY_S, MID, TIERS, Device, make_device
@@ -31,7 +31,7 @@ from kbdfl.device_sim.dispatch import Dispatch
 from kbdfl.device_sim.feedback import Lost
 from kbdfl.device_sim.flight import Airborne, Flight
 from kbdfl.device_sim.hours import hardware
-from kbdfl.device_sim.population import Population
+from kbdfl.device_sim.population import Crowd
 from kbdfl.device_sim.summing import Summing
 from kbdfl.device_sim.tally import Tally
 from kbdfl.device_sim.traces import open_hours
@@ -44,7 +44,7 @@ from kbdfl.parts import TooStale
 from kbdfl.privacy import Books, MemoryBooks, Parts, Source
 from kbdfl.privacy.plan import check_population
 from kbdfl.rng import stream
-from kbdfl.rounds import MemoryStore, RoundResult, metrics_row
+from kbdfl.rounds import MemoryStore, RoundResult, Wait, metrics_row
 from kbdfl.run import Built, RunConfig
 from kbdfl.text import PackedBatches
 from kbdfl.transform import Draws, Update
@@ -69,7 +69,7 @@ class Simulation:
         self,
         config: RunConfig,
         built: Built,
-        population: Population,
+        population: Crowd,
         *,
         held_out: PackedBatches | None,
         workers: int = 1,
@@ -134,7 +134,7 @@ class Simulation:
         with self._engine:
             while self.coordinator.phase == "open" and self._now < self._until_s:
                 if self._ask_s <= self._now:
-                    self._ask_s = self._admit() if self._checkins is None else self._come()
+                    self._ask_s = self._admit() if self._checkins is None else self._come(self._checkins)
                 closed = self._step()
                 if closed is not None:
                     self._wall_s = time.perf_counter() - started
@@ -214,17 +214,19 @@ class Simulation:
         if next_s < self._flight.next_s:
             self._now = max(self._now, next_s)
             return self._closed(c.tick(self._now)) if next_s == ends_s else None
-        wanted = inf if self._asynchronous or self._summing.on else self._built.task.rule.cohort - c.reports
+        wanted = ahead = _AHEAD * self._engine.workers
+        if not (self._asynchronous or self._summing.on):
+            wanted = self._built.task.rule.cohort - c.reports
         if self._together and len(self._out) == self._most:
             # Nobody can join any more: those that arrive next, before the first deadline, are all counted.
             self._flight.begin_together(wanted, before_s=ends_s, algorithm=self._built.task.algorithm)
         else:
             # Frames wait here until it is their turn, so there are few of them, however large the cohort is.
-            self._flight.begin(min(_AHEAD * self._engine.workers, wanted))
+            self._flight.begin(min(ahead, wanted))
         job, done = self._flight.pop()
         if sums := self._flight.sums():
             c.merge(self._engine.combine(RunningSum.merged, sums))
-        if done.frame is None:
+        if done is None:
             self.tally.drop(job.hardware.tier, "declined")
             return None  # the coordinator goes on waiting for it
         return self._arrive(job, done)
@@ -315,12 +317,12 @@ class Simulation:
             if not self._worker.ready(name):
                 continue
             self.tally.check_in(self._now)
-            assignment = c.check_in(name, self._now, tier=device.tier)
-            if not isinstance(assignment, Assignment):
-                self._waiting[name] = self._now + assignment.retry_after_s
+            answer = c.check_in(name, self._now, tier=device.tier)
+            if isinstance(answer, Wait):
+                self._waiting[name] = self._now + answer.retry_after_s
                 again_s = min(again_s, self._waiting[name])
-                continue
-            self._assign(name, device, assignment, leaves_s=device.leaves_s(self._now))
+            elif isinstance(answer, Assignment):
+                self._assign(name, device, answer, leaves_s=device.leaves_s(self._now))
         if len(self._out) == self._most:
             return inf
         # Phones that were told to wait come back together, and the more rarely the longer nobody has been wanted.
@@ -328,9 +330,9 @@ class Simulation:
             again_s, self._now + max(self._built.task.rule.pace_s / 2, (self._now - self._lull_s) / 16)
         )
 
-    def _come(self) -> float:
+    def _come(self, queue: CheckIns) -> float:
         """Phones check in as their hours say, until one is wanted or something else happens; when the next one does."""
-        c, queue, users, out = self.coordinator, self._checkins, self._population.users, self._out
+        c, users, out = self.coordinator, self._population.users, self._out
         speeds, waiting = self.settings.speeds, self._waiting
         most, ready = self._most, self._worker.ready
         check_in, again, noted = c.check_in, queue.again, self.tally.check_in  # millions of times

@@ -35,7 +35,7 @@ class Summing:
 
     def add(self, job: Job, done: Done, now: float) -> None:
         """A phone has trained: its words."""
-        report = decode_report(done.frame, max_bytes=job.assignment.max_report_bytes)
+        report = decode_report(done.whole, max_bytes=job.assignment.max_report_bytes)
         words = payload_of(job.assignment).of(report)
         self.total = words if self.total is None else self.total + words
         self._jobs[job.device] = job, done
@@ -55,7 +55,7 @@ class Summing:
         """End the round: its result, and the jobs that were counted."""
         (total, jobs), task = (self.total, self._jobs), self._task
         self.total, self._jobs, self._enough_s = None, {}, inf
-        if len(jobs) < max(task.algorithm.secure.devices, task.rule.enough):
+        if total is None or len(jobs) < max(task.algorithm.secure.devices, task.rule.enough):
             return coordinator.close(now), []
         up, down = session_bytes(task, devices=len(jobs))
         coordinator.downloaded(down * len(jobs))

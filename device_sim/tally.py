@@ -20,7 +20,7 @@ class Tally:
         self.assigned: Counter[str] = Counter()
         self.reported: Counter[str] = Counter()
         self.dropped: dict[str, Counter[str]] = {}
-        self.energy_j: Counter[str] = Counter()
+        self.energy_j: dict[str, float] = {}  # by tier
         self.tier_of: dict[str, str] = {}  # of phones that were assigned
         self.by_hour: Counter[int] = Counter()  # check-ins
         self.events = 0  # check-ins, arrivals and deadlines that the clock came to
@@ -42,7 +42,7 @@ class Tally:
     def report(self, tier: str, *, energy_j: float) -> None:
         """A phone's report was counted; its training took so many joules."""
         self.reported[tier] += 1
-        self.energy_j[tier] += energy_j
+        self.energy_j[tier] = self.energy_j.get(tier, 0.0) + energy_j
 
     def document(self, *, population: int, counted: Mapping[str, int]) -> dict[str, Any]:
         """The content of fleet.json; `counted` is how often each phone's reports were."""
@@ -58,7 +58,7 @@ class Tally:
                     "phones": phones[tier],
                     "assigned": self.assigned[tier],
                     "reported": self.reported[tier],
-                    "energy_wh": round(self.energy_j[tier] / HOUR_S, 3),
+                    "energy_wh": round(self.energy_j.get(tier, 0.0) / HOUR_S, 3),
                     "dropped": {why: self.dropped.get(tier, Counter())[why] for why in REASONS},
                 }
                 for tier in sorted(self.assigned, key=_rank)

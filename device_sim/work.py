@@ -18,7 +18,7 @@ from kbdfl.device_sim.control import Control, ControlStore
 from kbdfl.device_sim.devices import Device
 from kbdfl.device_sim.encoding import encode_update
 from kbdfl.device_sim.feedback import ErrorMemory, Lost
-from kbdfl.device_sim.population import Population
+from kbdfl.device_sim.population import Crowd
 from kbdfl.device_sim.runtime import Budget, Declined, LocalRun, has_known_word, prepare, train
 from kbdfl.engines import Shared
 from kbdfl.kernels.train import Workspace
@@ -67,11 +67,18 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Done:
-    """The report frame, or what stands for it, or None if the phone declined; and what it keeps once it is counted."""
+    """The report frame, or what stands for it once it is summed up; and what the phone keeps once it is counted."""
 
-    frame: bytes | Summed | None
+    frame: bytes | Summed
     control: Control | None = None
     lost: Lost | None = None
+
+    @property
+    def whole(self) -> bytes:
+        """The frame with its update, where none is summed up before it is reported. Raises TypeError where it was."""
+        if isinstance(self.frame, Summed):
+            raise TypeError(f"the update of {self.frame.report.device} is in a sum already")
+        return self.frame
 
 
 class Worker(Protocol):
@@ -89,7 +96,7 @@ class Worker(Protocol):
 class Training:
     """Phones that train on their own logs."""
 
-    def __init__(self, population: Population, vocabulary: Vocabulary) -> None:
+    def __init__(self, population: Crowd, vocabulary: Vocabulary) -> None:
         self._population, self._vocabulary = population, vocabulary
 
     def ready(self, phone: str) -> bool:
@@ -118,8 +125,8 @@ class Stated:
         return Plan(self.tokens)
 
 
-def perform(job: Job) -> Done:
-    """Carry out a plan."""
+def perform(job: Job) -> Done | None:
+    """Carry out a plan; None if the phone declines."""
     if job.plan.run is None:
         return Done(_nothing(job))
     if not hasattr(_local, "workspace"):
@@ -137,7 +144,7 @@ def perform(job: Job) -> Done:
             errors=job.errors,
         )
     except Declined:
-        return Done(None)
+        return None
     return Done(frame, job.controls.offered, job.errors.offered)
 
 
@@ -149,7 +156,7 @@ class Group:
     algorithm: Algorithm
 
 
-def perform_together(group: Group) -> tuple[list[Done], RunningSum]:
+def perform_together(group: Group) -> tuple[list[Done | None], RunningSum]:
     """Carry out all plans: what came of each, without its update, and the sum of the updates.
 
     It is the sum that a server makes of the frames, for they are written and read as anywhere.
@@ -159,8 +166,8 @@ def perform_together(group: Group) -> tuple[list[Done], RunningSum]:
     all_done = []
     for job in group.jobs:
         done = perform(job)
-        if done.frame is not None:
-            summed, update = Summed.of(done.frame, max_bytes=job.assignment.max_report_bytes)
+        if done is not None:
+            summed, update = Summed.of(done.whole, max_bytes=job.assignment.max_report_bytes)
             weight = algorithm.weight(summed.report.examples)
             total.add(job.device, update, job.assignment.draws, weight=weight)
             done = replace(done, frame=summed)

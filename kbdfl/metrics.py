@@ -1,7 +1,6 @@
 """How well a model predicts held-out words, by the kernels: what a round's row in metrics.jsonl says."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -28,7 +27,6 @@ def recall(params: np.ndarray, config: CifgConfig, batches: PackedBatches) -> di
 
     A word outside the vocabulary counts as a miss. params is float32 (P,).
     """
-    arrays: dict[str, Any] = batches.arrays | config.dims
-    _, ranks = score(params, **arrays, first_word=SPECIAL_TOKENS)
+    _, ranks = score(params, **config.dims, **batches.arrays, first_word=SPECIAL_TOKENS)
     known = ranks[ranks >= 0]
     return {f"recall_top{k}": float((known < k).sum() / len(ranks)) for k in (1, 3)}

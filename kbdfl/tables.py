@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 def facts_table(title: str, facts: Mapping[str, str]) -> str:
     """Names and values, one pair a row, under a title."""
     rows = "".join(
-        f'<tr><th style="text-align:left">{html.escape(name)}</th>'
+        f'<tr><th style="text-align:left;white-space:nowrap">{html.escape(name)}</th>'
         f'<td style="text-align:left">{html.escape(value)}</td></tr>'
         for name, value in facts.items()
     )

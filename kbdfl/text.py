@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -177,6 +178,15 @@ def counted_vocabulary(texts: Iterable[str], size: int, source: str) -> tuple[Vo
     return vocabulary, np.array([count for _, count in ranked], np.float64)
 
 
+class Arrays(TypedDict):
+    """The four arrays of `PackedBatches` as the kernels take them: `f(params, **batches.arrays)`."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    active: np.ndarray
+    steps: np.ndarray
+
+
 @dataclass(frozen=True, slots=True)
 class PackedBatches:
     """Sentences packed without padding, as one kernel call takes them.
@@ -195,9 +205,14 @@ class PackedBatches:
     steps: np.ndarray
 
     @property
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> Arrays:
         """The four arrays by name, as the kernels take them."""
         return {"inputs": self.inputs, "targets": self.targets, "active": self.active, "steps": self.steps}
+
+    @property
+    def nbytes(self) -> int:
+        """What the four arrays take in memory."""
+        return self.inputs.nbytes + self.targets.nbytes + self.active.nbytes + self.steps.nbytes
 
     def first(self, count: int) -> "PackedBatches":
         """The first `count` batches."""

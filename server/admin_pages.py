@@ -161,7 +161,8 @@ def _page(*, error: str = "", tokens: list[str] | None = None, status: int = 200
 
 def _shown() -> dict[str, Any]:
     """What is shown of the task that the address names, or of the server, or of both if it has one task."""
-    served, shown = tasks(), {}
+    served = tasks()
+    shown: dict[str, Any] = {}
     of_task = served.known(named())
     if of_task or len(served) == 1:
         task = current() if of_task else served.first

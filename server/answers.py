@@ -1,15 +1,16 @@
 """What a phone's check-in and its report are answered: by the views of `device_api`, and past them by `express`."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from werkzeug.exceptions import UnsupportedMediaType
 
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import Wait
 from kbdfl.errors import DataError, KbdflError, NotFound
+from kbdfl.rounds import Wait
 from kbdfl.server.gate import Caller, admit
 from kbdfl.server.rates import CHECK_IN
 from kbdfl.server.tasks import NAME, ServedTask, Tasks
@@ -57,6 +58,28 @@ class Asked:
     kind: str
     claim: Claim | None
     method: str = "POST"
+
+
+class Headers(Mapping[str, str]):
+    """A request's headers by their own names, out of its WSGI environment."""
+
+    def __init__(self, environ: dict[str, Any]) -> None:
+        self._environ = environ
+
+    def __getitem__(self, name: str) -> str:
+        return self._environ[_key(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for key in self._environ if key.startswith("HTTP_"))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+@cache
+def _key(name: str) -> str:
+    """What WSGI calls a header; the code names few of them."""
+    return "HTTP_" + name.upper().replace("-", "_")
 
 
 def check_in(served: Tasks, asked: Asked) -> Told:

@@ -1,6 +1,7 @@
 """The Flask application around one served task, or several."""
 
 from flask import Flask, Response
+from flask.json.provider import DefaultJSONProvider
 
 from kbdfl.server import addresses, monitoring, problems
 from kbdfl.server.admin_api import admin_api
@@ -42,7 +43,8 @@ def create_app(
     app.config["ADMIN_COOKIE_SECURE"] = secure_cookies
     app.extensions["kbdfl.credentials"] = credentials or Credentials(tasks.folder)
     app.extensions["kbdfl.sessions"] = Sessions()
-    app.json.sort_keys = False
+    app.json = json = DefaultJSONProvider(app)
+    json.sort_keys = False
     addresses.install(app, tasks)
     problems.install(app)
     counted = monitoring.install(app, tasks)

@@ -7,12 +7,11 @@ anew: a head that was noted elsewhere finds that too.
 
 import hashlib
 import json
-import sqlite3
 from dataclasses import dataclass
 from typing import Any
 
 from kbdfl.errors import DataError
-from kbdfl.server.records import Records
+from kbdfl.server.records import Records, Writer
 
 BEGINNING = "0" * 64  # before the first entry
 CLOSED = ("round committed", "round abandoned")
@@ -123,7 +122,7 @@ def last_round(records: Records, *what: str, task: str | None = None) -> int:
     return -1 if found is None else found
 
 
-def _head(connection: sqlite3.Connection) -> Head | None:
+def _head(connection: Writer) -> Head | None:
     row = connection.execute("SELECT number, sha256 FROM audit_head").fetchone()
     return row and Head(*row)
 

@@ -19,7 +19,7 @@ import tempfile
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kbdfl._version import __version__
 from kbdfl.errors import ConfigError, DataError, ModelError
@@ -28,7 +28,7 @@ from kbdfl.server import audit_log
 from kbdfl.server.archive import Manifest, pack, unpack
 from kbdfl.server.database import DATABASE
 from kbdfl.server.postgres.address import RECORDS, Address
-from kbdfl.server.records import Records
+from kbdfl.server.records import SqliteRecords
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.tasks import NAME
 
@@ -69,7 +69,7 @@ def back_up(folder: Path, target: Path) -> Manifest:
     if not target.parent.is_dir():
         raise ConfigError(f"a backup must go to a folder that exists, got {target}")
     made_s = time.time()
-    records = Records.existing(folder)
+    records = SqliteRecords.existing(folder)
     try:
         # First, so that the copy holds the entry too: the log of a restored folder says where it parted from this one.
         audit_log.append(records, at_s=made_s, by=BY, what="backup begun", file=target.name)
@@ -80,14 +80,12 @@ def back_up(folder: Path, target: Path) -> Manifest:
         names = _tasks(folder)
         newest = _copied(folder, copy, rounds=not names)
         _check(copy, newest)
-        facts = {"made_s": made_s, "kbdfl": __version__} | ({} if names else _moment(newest))
+        facts: dict[str, Any] = {"made_s": made_s, "kbdfl": __version__}
         if names:
-            facts["tasks"] = {}
             (copy / TASKS).mkdir()
-        for name in names:
-            newest = _copied(folder / TASKS / name, copy / TASKS / name)
-            _check(copy / TASKS / name, newest)
-            facts["tasks"][name] = _moment(newest)
+            facts["tasks"] = {name: _moment(_copied_task(folder, copy, name)) for name in names}
+        else:
+            facts |= _moment(newest)
         whole = Path(aside) / target.name
         manifest = pack(copy, _names(copy), whole, facts)
         os.replace(whole, target)
@@ -113,7 +111,7 @@ def restore(source: Path, folder: Path) -> Manifest:
         _check(fresh, _finished_copy(fresh / DATABASE, rounds=not names))
         for name in names:
             _check(fresh / TASKS / name, _finished_copy(fresh / TASKS / name / DATABASE))
-        records = Records(fresh)
+        records = SqliteRecords(fresh)
         try:
             made_s = manifest.facts.get("made_s")
             audit_log.append(records, at_s=time.time(), by=BY, what="restored from a backup", made_s=made_s)
@@ -181,6 +179,12 @@ def _tasks(folder: Path) -> list[str]:
 
 def _moment(newest: Newest) -> dict[str, int | None]:
     return dict(zip(("round", "version"), newest or (None, None), strict=True))
+
+
+def _copied_task(folder: Path, copy: Path, name: str) -> Newest:
+    newest = _copied(folder / TASKS / name, copy / TASKS / name)
+    _check(copy / TASKS / name, newest)
+    return newest
 
 
 def _copied(folder: Path, into: Path, *, rounds: bool = True) -> Newest:

@@ -7,18 +7,19 @@ What a `kbdfl.server.plain.Quick` takes is read and answered without it, in the 
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from waitress.channel import HTTPChannel
 from waitress.task import ErrorTask, WSGITask
-from waitress.utilities import build_http_date
+from waitress.utilities import Error, build_http_date
 
 from kbdfl.errors import ConfigError
-from kbdfl.server.plain import read
+from kbdfl.server.plain import Quick, read
 from kbdfl.server.problems import CONTENT_TYPE, document
-from kbdfl.server.traffic import CLAIM, UNKNOWN
+from kbdfl.server.traffic import CLAIM, UNKNOWN, Traffic
 
 ARRIVAL_S = (
     120.0  # from a request's first byte to its last; without a limit, a byte a minute would keep a connection
@@ -27,14 +28,20 @@ ARRIVAL_S = (
 WITH_HEAD_BYTES = 65_536  # of a body at most that is sent together with the head before it
 
 
-class _ProblemTask(ErrorTask):
+class _Refused(Protocol):
+    error: Error
+
+
+class _ProblemTask(ErrorTask):  # type: ignore[misc]  # to mypy waitress has no types
     """What waitress itself refuses (a malformed head, a body over the limit), said as a problem document."""
+
+    request: _Refused  # pyright: ignore[reportIncompatibleVariableOverride]  # typeshed has it for an Error
 
     def execute(self) -> None:
         error = self.request.error
         body = document(error.code, str(error.body).splitlines()[0] if error.body else error.reason)
         self.status = f"{error.code} {error.reason}"
-        self.response_headers += [("Content-Type", CONTENT_TYPE), ("X-Content-Type-Options", "nosniff")]
+        self.response_headers = [("Content-Type", CONTENT_TYPE), ("X-Content-Type-Options", "nosniff")]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
@@ -43,7 +50,11 @@ class _ProblemTask(ErrorTask):
 _date = lru_cache(maxsize=2)(build_http_date)  # it changes once a second
 
 
-class _Task(WSGITask):
+class _Task(WSGITask):  # type: ignore[misc]  # to mypy waitress has no types
+    channel: "Connection"  # pyright: ignore[reportIncompatibleVariableOverride]  # no other has such tasks
+    response_headers: Sequence[tuple[str, str]]
+    wrote_header: bool
+
     def get_environment(self) -> dict[str, Any]:
         return super().get_environment() | {CLAIM: self.channel.claim}
 
@@ -51,7 +62,7 @@ class _Task(WSGITask):
         if self.wrote_header:
             super().write(data)
             return
-        self.response_headers.append(("Date", _date(int(self.start_time))))
+        self.response_headers = [*self.response_headers, ("Date", _date(int(self.start_time)))]
         if self.has_body and self.content_length == len(data) <= WITH_HEAD_BYTES:
             # One call of the system's, not two.
             head = self.build_response_header()
@@ -66,9 +77,14 @@ class _NothingYet(Exception):
     """TLS has nothing to read for now; waitress would take an OSError for the end of the connection."""
 
 
-class Connection(HTTPChannel):
-    """What is read before a device has shown who it is, is its own, once it has."""
+class Connection(HTTPChannel):  # type: ignore[misc]  # to mypy waitress has no types
+    """What is read before a device has shown who it is, is its own, once it has.
 
+    A server's connections are a subclass of its own, which has its `traffic` and its `quick`.
+    """
+
+    traffic: Traffic
+    quick: Quick | None
     task_class = _Task
     error_task_class = _ProblemTask
     _held = b""  # the beginning of a quick request
@@ -90,7 +106,7 @@ class Connection(HTTPChannel):
     def send(self, data: bytes, do_close: bool = True) -> int:
         sent = super().send(data, do_close)
         if sent:
-            self.server.traffic.add(self._device, down=sent)
+            self.traffic.add(self._device, down=sent)
         return sent
 
     def handle_read(self) -> None:
@@ -101,7 +117,7 @@ class Connection(HTTPChannel):
             self._arriving_s = time.monotonic()
 
     def received(self, data: bytes) -> bool:
-        quick = self.server.quick
+        quick = self.quick
         if quick is None or self.request is not None or self.requests or not self.readable():
             return bool(super().received(data))
         data, self._held = self._held + data, b""
@@ -142,12 +158,12 @@ class Connection(HTTPChannel):
 
     def _count_read(self, device: str) -> None:
         if self._unclaimed:
-            self.server.traffic.add(device, up=self._unclaimed)
+            self.traffic.add(device, up=self._unclaimed)
             self._unclaimed = 0
 
 
 class TlsConnection(Connection):
-    """The same over TLS, whose `context` a subclass has; bytes are counted as they are before they are encrypted.
+    """The same over TLS, whose `context` the subclass has; bytes are counted as they are before they are encrypted.
 
     The handshake happens as the first bytes are read. One lock for both directions: a thread may send while the loop
     reads, and OpenSSL does not allow that.
@@ -204,9 +220,14 @@ class TlsConnection(Connection):
         super().handle_write()
 
 
-def connection_class(context: ssl.SSLContext | None) -> type[Connection]:
+def connection_class(
+    context: ssl.SSLContext | None, *, traffic: Traffic, quick: Quick | None
+) -> type[Connection]:
     """The connections of a server, over TLS if there is a `context`."""
-    return Connection if context is None else type("_Secured", (TlsConnection,), {"context": context})
+    own = {"traffic": traffic, "quick": quick}
+    if context is None:
+        return type("_Plain", (Connection,), own)
+    return type("_Secured", (TlsConnection,), own | {"context": context})
 
 
 def tls_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:

@@ -20,7 +20,7 @@ from werkzeug.exceptions import Gone
 from kbdfl.errors import ConfigError, DataError, NotFound
 from kbdfl.server import answers
 from kbdfl.server.addresses import TaskBlueprint, answered_by, current, named, service, tasks
-from kbdfl.server.answers import JSON, Asked, Told, parse_object
+from kbdfl.server.answers import JSON, Asked, Headers, Told, parse_object
 from kbdfl.server.bodies import ModelBody
 from kbdfl.server.gate import Caller
 from kbdfl.server.outcomes import note
@@ -90,7 +90,7 @@ def _asked(body: bytes) -> Asked:
     return Asked(
         named(),
         request.path,
-        request.headers,
+        Headers(request.environ),
         body,
         request.mimetype,
         request.environ.get(CLAIM),

@@ -9,14 +9,13 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec.json import encode
 
 from kbdfl.errors import KbdflError
-from kbdfl.server.answers import BINARY, JSON, Asked, Told, check_in, report
+from kbdfl.server.answers import BINARY, JSON, Asked, Headers, Told, check_in, report
 from kbdfl.server.outcomes import outcome_of
 from kbdfl.server.plain import Plain, Reply, status_line
 from kbdfl.server.problems import CONTENT_TYPE, FAILED, document
@@ -118,7 +117,7 @@ class Express:
 
 def _asked(environ: dict[str, Any], named: str | None, kind: str) -> Asked:
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-    return Asked(named, environ["PATH_INFO"], _Headers(environ), body, kind, environ.get(CLAIM))
+    return Asked(named, environ["PATH_INFO"], Headers(environ), body, kind, environ.get(CLAIM))
 
 
 def _ordinary(environ: dict[str, Any], kind: str, most: int) -> bool:
@@ -132,25 +131,3 @@ def _ordinary(environ: dict[str, Any], kind: str, most: int) -> bool:
 def _fits(given: str | None, length: int, *, kind: str, most: int) -> bool:
     """Whether a body has at most `most` bytes, and is of the media type `kind`, or nothing where that is JSON."""
     return length <= most and (given == kind or (not length and kind == JSON))
-
-
-@cache
-def _key(name: str) -> str:
-    """What WSGI calls a header; the code names few of them."""
-    return "HTTP_" + name.upper().replace("-", "_")
-
-
-class _Headers(Mapping[str, str]):
-    """A request's headers by their own names."""
-
-    def __init__(self, environ: dict[str, Any]) -> None:
-        self._environ = environ
-
-    def __getitem__(self, name: str) -> str:
-        return self._environ[_key(name)]
-
-    def __iter__(self) -> Iterator[str]:
-        return (key for key in self._environ if key.startswith("HTTP_"))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)

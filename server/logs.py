@@ -26,8 +26,8 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        if record.exc_info and record.exc_info[0]:
-            kind, _, at = record.exc_info
+        kind, _, at = record.exc_info or (None, None, None)
+        if kind:
             line["exception"] = kind.__name__
             line["at"] = [
                 f"{Path(frame.filename).name}:{frame.lineno} {frame.name}"

@@ -7,7 +7,7 @@ address or anything that a request contained.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from math import inf
 from typing import Any
@@ -36,12 +36,14 @@ monitoring = Blueprint("monitoring", __name__)
 REGISTRY = "kbdfl.registry"  # among the application's extensions
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 NOWHERE = "none"  # the endpoint of an address that is none
-disable_created_metrics()  # moments of birth, a sample more for each other
+# Moments of birth would be a sample more for each other.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has types for all but this one
 
 COUNTED = {"device_api.report": "reports", "device_api.check_in": "check_ins"}
 
 
 Counted = Callable[..., None]  # a request was answered: see `install`
+Family = type[CounterMetricFamily] | type[GaugeMetricFamily]
 
 
 def install(app: Flask, served: Tasks) -> Counted:
@@ -243,8 +245,8 @@ class _TaskCollector:
         family.add_metric((self._name,), value)
         return family
 
-    def _family(self, kind: Any, name: str, text: str, label: str, values: dict[str, Any]) -> Metric:
-        family: Metric = kind(name, text, labels=("task", label))
+    def _family(self, kind: Family, name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+        family = kind(name, text, labels=("task", label))
         for key, value in values.items():
             family.add_metric((self._name, key), value)
         return family

@@ -12,6 +12,7 @@ import hashlib
 import secrets
 import threading
 from dataclasses import dataclass
+from typing import Protocol
 
 from kbdfl.errors import Conflict, ServerUnavailable
 from kbdfl.identity import FRESH_S
@@ -35,8 +36,22 @@ class Use:
     minute: int
 
 
-class Nonces:
-    """The memory; thread-safe. `began_s` is when it began, in seconds since 1970, as are all times here."""
+class Nonces(Protocol):
+    """The memory, of one process or of several (`kbdfl.server.postgres.nonces`); thread-safe."""
+
+    def meet(self, device: str, nonce: str, *, signed_s: int, request: bytes, now: float) -> Use:
+        """Remember a request whose signature is good; `request` is the sha256 of all that must be the same again.
+
+        Raises Conflict if the nonce came with another request, ServerUnavailable if MOST are remembered.
+        """
+        ...
+
+    def mark(self, use: Use) -> None:
+        """Let every later arrival of this request say `marked`."""
+
+
+class LocalNonces:
+    """See `Nonces`. `began_s` is when it began, in seconds since 1970, as are all times here."""
 
     def __init__(self, *, began_s: float, most: int = MOST) -> None:
         self._lock = threading.Lock()
@@ -50,10 +65,6 @@ class Nonces:
             return self._count()
 
     def meet(self, device: str, nonce: str, *, signed_s: int, request: bytes, now: float) -> Use:
-        """Remember a request whose signature is good; `request` is the sha256 of all that must be the same again.
-
-        Raises Conflict if the nonce came with another request, ServerUnavailable if MOST are remembered.
-        """
         key, value = self._hash(device.encode(), nonce.encode()), self._hash(request) & ~1
         minute = signed_s // MINUTE_S
         with self._lock:
@@ -74,7 +85,6 @@ class Nonces:
             return Use(True, signed_s >= self._from_s, False, key, minute)
 
     def mark(self, use: Use) -> None:
-        """Let every later arrival of this request say `marked`."""
         with self._lock:
             table = self._minutes.get(use.minute)
             if table is not None:

@@ -180,7 +180,8 @@ def _responses(
     problem = {CONTENT_TYPE: {"schema": refs[Problem]}}
     if operation.by == PAGE:
         problem |= {HTML: {}}  # the page again, with what was wrong
-    for status in sorted({*operation.statuses, *([404] if addressed else [])}):
+    statuses = {*operation.statuses, 404} if addressed else set(operation.statuses)
+    for status in sorted(statuses):
         refused: dict[str, Any] = {"description": _REASONS[status], "content": problem}
         if status in (429, 503):
             refused["headers"] = {name: header | {"required": True} for name, header in _RETRY_AFTER.items()}

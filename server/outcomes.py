@@ -22,7 +22,7 @@ def note_error(error: Exception) -> None:
 
 def outcome_of(error: Exception) -> str:
     """What a refusal with this is called."""
-    return _name(type(error))
+    return _words(type(error).__name__)
 
 
 def noted(status: int) -> str:
@@ -32,6 +32,6 @@ def noted(status: int) -> str:
 
 
 @cache
-def _name(kind: type[Exception]) -> str:
+def _words(name: str) -> str:
     """`TooStale` as too_stale, `WireError` as wire."""
-    return re.sub("(?<!^)([A-Z])", r"_\1", kind.__name__).lower().removesuffix("_error")
+    return re.sub("(?<!^)([A-Z])", r"_\1", name).lower().removesuffix("_error")

@@ -4,16 +4,16 @@ from pathlib import Path
 
 from kbdfl.server.postgres.address import Address
 from kbdfl.server.postgres.records import PostgresRecords
-from kbdfl.server.records import Records
+from kbdfl.server.records import Records, SqliteRecords
 
 
-def records_of(folder: Path) -> Records | PostgresRecords:
+def records_of(folder: Path) -> Records:
     """Those of a folder that is served, or will be."""
     address = Address.of_folder(folder)
-    return Records(folder) if address is None else PostgresRecords(address)
+    return SqliteRecords(folder) if address is None else PostgresRecords(address)
 
 
-def existing_records(folder: Path) -> Records | PostgresRecords:
+def existing_records(folder: Path) -> Records:
     """Those of a folder that was served before; raises DataError if it was not."""
     address = Address.of_folder(folder)
-    return Records.existing(folder) if address is None else PostgresRecords(address)
+    return SqliteRecords.existing(folder) if address is None else PostgresRecords(address)

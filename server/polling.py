@@ -7,9 +7,8 @@ finds those that waitress has given up.
 
 import select
 import time
-from typing import Any
 
-from waitress.wasyncore import readwrite
+from waitress.wasyncore import dispatcher, readwrite
 
 IDLE = select.POLLIN | select.POLLPRI  # what a connection with nothing in hand waits for
 ALL_S = 1.0  # between two turns in which all are asked
@@ -19,10 +18,11 @@ ACCEPTED = 64  # new connections a turn, at most
 class Loop:
     """Turns over `sockets`, waitress's map of file descriptors, in one thread: the one that opens and closes them."""
 
-    def __init__(self, sockets: dict[int, Any]) -> None:
+    def __init__(self, sockets: dict[int, dispatcher]) -> None:
         self._sockets = sockets
         self._poll = select.poll()
-        self._waits: dict[int, tuple[Any, int]] = {}  # who is registered under a descriptor, and for what
+        # Who is registered under a descriptor, and for what.
+        self._waits: dict[int, tuple[dispatcher, int]] = {}
         self._busy: set[int] = set()
         self._all_s = 0.0
 
@@ -30,15 +30,18 @@ class Loop:
         """Wait for something to happen, at most so long, and let whom it concerns deal with it."""
         self._ask()
         for descriptor, flags in self._poll.poll(1_000 * timeout_s):
-            who = self._sockets.get(descriptor)
-            if who is None or self._waits.get(descriptor, (None,))[0] is not who:
+            who, _ = self._waits.get(descriptor, (None, 0))
+            if who is None or not self._open(descriptor, who):
                 continue
             self._busy.add(descriptor)
             readwrite(who, flags)
-            if self._sockets.get(descriptor) is not who:  # closed; the number may be another's at once
+            if not self._open(descriptor, who):
                 self._forget(descriptor)
             elif who.accepting:
                 self._accept(who)
+
+    def _open(self, descriptor: int, who: dispatcher) -> bool:
+        return self._sockets.get(descriptor) is who  # once it is closed, the number may be another's
 
     def _ask(self) -> None:
         now = time.monotonic()
@@ -59,7 +62,7 @@ class Loop:
             if flags == IDLE and not who.accepting:  # who accepts looks after the others whenever it is asked
                 self._busy.discard(descriptor)
 
-    def _wait(self, descriptor: int, who: Any, flags: int) -> None:
+    def _wait(self, descriptor: int, who: dispatcher, flags: int) -> None:
         known = self._waits.get(descriptor)
         if known == (who, flags):
             return
@@ -75,7 +78,7 @@ class Loop:
         if flags:
             self._poll.unregister(descriptor)
 
-    def _accept(self, who: Any) -> None:
+    def _accept(self, who: dispatcher) -> None:
         """The others that wait; one was taken by the event itself. New ones are asked in the next turn."""
         for _ in range(ACCEPTED - 1):
             count = len(self._sockets)

@@ -1,25 +1,73 @@
 """The part of a server's database that is not about rounds: a connection of its own to the same file.
 
-Commands may open it while a server runs on the folder: SQLite lets one writer in at a time.
+Commands may open it while a server runs on the folder: SQLite lets one writer in at a time. Where several processes
+serve, it is in PostgreSQL (`kbdfl.server.postgres.records`), asked in the same words.
 """
 
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from kbdfl.errors import DataError, ServerUnavailable
 from kbdfl.server.database import DATABASE, open_database
-from kbdfl.server.nonces import Nonces
+from kbdfl.server.nonces import LocalNonces, Nonces
 
 SCHEMA = Path(__file__).with_name("records.sql")
 PATIENCE_S = 10.0  # for another process that writes
 
 
-class Records:
-    """Devices, tokens, the task's state and the audit log in the database of `folder`. Thread-safe.
+class Cursor(Protocol):
+    """What a statement found, or how many rows it changed; sqlite3's and psycopg's."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+
+class Writer(Protocol):
+    """What is needed of a connection in a transaction; statements are in SQLite's words."""
+
+    def execute(self, query: str, arguments: Sequence[Any] = ..., /) -> Cursor: ...
+
+    def executemany(self, query: str, rows: Iterable[Sequence[Any]], /) -> object: ...
+
+
+class Records(Protocol):
+    """Devices, tokens, the states of tasks and the audit log, wherever they are kept. Thread-safe."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes serve by them, so that what is read once may have changed by now."""
+        ...
+
+    @property
+    def path(self) -> Path: ...
+
+    def close(self) -> None: ...
+
+    def writing(self) -> AbstractContextManager[Writer]:
+        """A transaction, durable once the outermost block is left, and all of it or nothing."""
+        ...
+
+    def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+        ...
+
+    def one(self, query: str, *arguments: Any) -> Any:
+        """The first value of the first row; None without one."""
+        ...
+
+    def nonces(self, *, began_s: float) -> Nonces:
+        """The memory of signed requests, which may have begun before `began_s`."""
+        ...
+
+
+class SqliteRecords:
+    """See `Records`; in the database of `folder`.
 
     Raises ModelError if the file is no database of a server.
     """
@@ -32,7 +80,7 @@ class Records:
         self._connection = open_database(self.path, SCHEMA, timeout=PATIENCE_S, isolation_level=None)
 
     @classmethod
-    def existing(cls, folder: Path) -> "Records":
+    def existing(cls, folder: Path) -> "SqliteRecords":
         """Those of a folder that was served before; raises DataError if it was not."""
         if not (Path(folder) / DATABASE).is_file():
             raise DataError(f"{folder} must be a folder that `kbdfl serve` has kept; it has no {DATABASE}")
@@ -44,7 +92,7 @@ class Records:
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """A transaction, durable once the outermost block is left, and all of it or nothing.
+        """See `Records`.
 
         Raises ServerUnavailable if the disk takes nothing now, or another process writes for too long.
         """
@@ -67,15 +115,13 @@ class Records:
                 ) from None
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        """What a query finds."""
         with self._mutex:
             return self._connection.execute(query, arguments).fetchall()
 
     def one(self, query: str, *arguments: Any) -> Any:
-        """The first value of the first row; None without one."""
         found = self.rows(query, *arguments)
         return found[0][0] if found else None
 
-    def nonces(self, *, began_s: float) -> Nonces:
+    def nonces(self, *, began_s: float) -> LocalNonces:
         """A memory of signed requests, which begins now."""
-        return Nonces(began_s=began_s)
+        return LocalNonces(began_s=began_s)

@@ -10,11 +10,10 @@ without a salt gives nothing away.
 import hashlib
 import re
 import secrets
-import sqlite3
 
 from kbdfl.errors import ConfigError, Forbidden, NotFound
 from kbdfl.identity import device_id
-from kbdfl.server.records import Records
+from kbdfl.server.records import Records, Writer
 
 TOKEN_FORM = re.compile("[0-9a-f]{32}")
 MOST_TOKENS = 100_000  # made at once
@@ -99,7 +98,7 @@ def make_tokens(records: Records, count: int, now: float) -> list[str]:
     return tokens
 
 
-def _use(connection: sqlite3.Connection, token: str | None, device: str, now: float, *, known: bool) -> None:
+def _use(connection: Writer, token: str | None, device: str, now: float, *, known: bool) -> None:
     """Give `token` to `device` inside a transaction, unless it is its own, or a device already `known` wastes it."""
     if token is None or not TOKEN_FORM.fullmatch(token):
         raise Forbidden("an enrolment token of 32 hex digits is needed here")
@@ -118,7 +117,7 @@ def _use(connection: sqlite3.Connection, token: str | None, device: str, now: fl
             raise Forbidden("the enrolment token was used by another device")
 
 
-def _insert(connection: sqlite3.Connection, device: str, public_key: bytes, now: float) -> None:
+def _insert(connection: Writer, device: str, public_key: bytes, now: float) -> None:
     connection.execute(
         "INSERT INTO devices (id, public_key, enrolled_s) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
         (device, public_key, now),

@@ -17,17 +17,17 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from werkzeug.exceptions import Gone
 
 from kbdfl.algorithms.secure import STEPS as STEPS_OF_A_SESSION
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import Coordinator, Finished, Wait
+from kbdfl.coordinator import Coordinator
 from kbdfl.errors import ConfigError, Conflict, TooLarge, WireError
 from kbdfl.identity import device_id
-from kbdfl.rounds import RoundResult
+from kbdfl.rounds import Finished, RoundResult, Wait
 from kbdfl.secagg import Server, Shortfall, Sum, messages
+from kbdfl.secagg.field import BYTES
 from kbdfl.secure import SESSION, count_sum, terms_of
 from kbdfl.server.administration import TaskAdministration
 from kbdfl.server.turns import LocalTurn, Turn
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 ASK_AGAIN_S = 1  # a phone whose next message is not there yet
 STEPS = ("advertise", "share", "mask", "confirm", "unmask")  # what phones send, a phase each
 ASKED = ("terms", "roster", "inbox", "survivors", "quorum")  # what they get before it
-KINDS: dict[str, Any] = {
+KINDS: dict[str, type[messages.Message]] = {
     "advertise": messages.Advert,
     "share": messages.Shares,
     "mask": messages.Masked,
@@ -81,7 +81,7 @@ class _Session:
         most = {
             "share": messages.BOX * terms.devices + 128,
             "mask": terms.payload_bytes + 64,
-            "unmask": messages.BYTES * terms.devices + 64,
+            "unmask": BYTES * terms.devices + 64,
         }
         return most.get(step, KINDS[step].largest)
 
@@ -191,18 +191,7 @@ class SecureRoom:
             message, server = KINDS[step].decode(body), session.server
             if session.phase > STEPS.index(step) and device not in session.answered[step]:
                 raise Gone(f"round {number} has gone on without this phone: {step} is over")
-            if step == "advertise":
-                if message.identity != identity:
-                    raise WireError("an advert must be of the device that sends it")
-                server.advertise(message)
-            else:
-                take = {
-                    "share": server.share,
-                    "mask": server.add,
-                    "confirm": server.confirm,
-                    "unmask": server.unmask,
-                }[step]
-                take(identity, message)
+            _give(server, identity, message)
             if device not in session.answered[step]:
                 session.answered[step].add(device)
                 session.sent[device] = session.sent.get(device, 0) + len(body)
@@ -266,3 +255,20 @@ class SecureRoom:
     def _check_on(self) -> None:
         if not self._secure.on:
             raise Conflict("this task's updates are not summed unseen; reports are sent by themselves")
+
+
+def _give(server: Server, identity: bytes, message: messages.Message) -> None:
+    """Let the server of a session have a phone's message. Raises WireError for the advert of another phone."""
+    match message:
+        case messages.Advert():
+            if message.identity != identity:
+                raise WireError("an advert must be of the device that sends it")
+            server.advertise(message)
+        case messages.Shares():
+            server.share(identity, message)
+        case messages.Masked():
+            server.add(identity, message)
+        case messages.Confirmation():
+            server.confirm(identity, message)
+        case messages.Unmasked():
+            server.unmask(identity, message)

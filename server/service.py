@@ -18,11 +18,11 @@ import numpy as np
 
 from kbdfl.algorithms.mode import FedBuff
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import Coordinator, Finished, Receipt, Wait
+from kbdfl.coordinator import Coordinator
 from kbdfl.errors import Conflict, ModelError, NotFound, ServerUnavailable, TooLarge, WireError
 from kbdfl.params import write_atomically
 from kbdfl.parts import TooStale
-from kbdfl.rounds import RoundResult
+from kbdfl.rounds import Finished, Receipt, RoundResult, Wait
 from kbdfl.server.administration import OPEN, PAUSE_S, SERVER, STOPPED, Administration, TaskAdministration
 from kbdfl.server.bodies import Bodies, ModelBody
 from kbdfl.server.bundles import ServedBundle, open_bundle, replace_bundle
@@ -32,7 +32,8 @@ from kbdfl.server.privacy import abandon_lost, note_spent, told
 from kbdfl.server.secure import SecureRoom
 from kbdfl.server.store import SqliteStore
 from kbdfl.server.traffic import Traffic
-from kbdfl.server.worker import Background, Worker, ticker
+from kbdfl.server.turns import Turn
+from kbdfl.server.worker import Background, Evaluate, Worker, ticker
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class TaskService:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._coordinator, self._store = coordinator, store
-        self._turn = store.turn(coordinator, clock=clock, wall_clock=wall_clock)
+        self._turn: Turn = store.turn(coordinator, clock=clock, wall_clock=wall_clock)
         self._background = background or Background()
         self._clock, self.wall_clock = clock, wall_clock
         self.administration = administration or TaskAdministration(
@@ -372,22 +373,22 @@ class TaskService:
             self._order_export(last)
 
     def _order_evaluation(self, number: int) -> None:
-        if self._background.evaluate is not None:
+        if (evaluate := self._background.evaluate) is not None:
             params = self._coordinator.published.copy()
-            self._worker.order("evaluate", functools.partial(self._evaluate, params, number))
+            self._worker.order("evaluate", functools.partial(self._evaluate, evaluate, params, number))
 
     def _order_export(self, number: int) -> None:
-        if self._background.export is not None:
+        if (export := self._background.export) is not None:
             params, version = self._coordinator.published.copy(), self._coordinator.version
-            self._worker.order("export", functools.partial(self._export, params, number, version))
+            write = functools.partial(export, params, round=number, version=version)
+            self._worker.order("export", functools.partial(self._export, write))
 
-    def _evaluate(self, params: np.ndarray, number: int) -> None:
-        recall = self._background.evaluate(params)
+    def _evaluate(self, evaluate: Evaluate, params: np.ndarray, number: int) -> None:
+        recall = evaluate(params)
         kept = {name: float(recall[name]) for name in ("recall_top1", "recall_top3")}
         self._store.measured(number, kept)
 
-    def _export(self, params: np.ndarray, number: int, version: int) -> None:
-        write = functools.partial(self._background.export, params, round=number, version=version)
+    def _export(self, write: Callable[[Path], None]) -> None:
         self.bundle = replace_bundle(self.folder / "model", write)
 
     def _write_metrics(self) -> None:

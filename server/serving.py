@@ -10,19 +10,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, cast
 
 from waitress.server import create_server
+from waitress.task import ThreadedTaskDispatcher
+from waitress.trigger import trigger as Trigger
+from waitress.wasyncore import close_all
 
 from kbdfl.errors import ConfigError
-from kbdfl.server.connections import connection_class
+from kbdfl.server.connections import Connection, connection_class
 from kbdfl.server.plain import Quick
 from kbdfl.server.polling import Loop
 from kbdfl.server.traffic import Traffic
 
 MEBIBYTE = 2**20
 BACKLOG = 4096  # connections that wait to be taken; the system may set a lower limit
-GRACE_S = 5.0
+GRACE_S = 5
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -50,6 +53,17 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Server(Protocol):
+    """What is needed of waitress's server on one socket; typeshed has wrong types for half of it."""
+
+    accepting: bool
+    active_channels: dict[int, Connection]
+    channel_class: type[Connection]
+    pull_trigger: Callable[[], None]
+    task_dispatcher: ThreadedTaskDispatcher
+    trigger: Trigger
+
+
 class HttpServer:
     """An application on a listening socket; `run` serves until `stop`. `traffic` counts what crosses.
 
@@ -74,10 +88,10 @@ class HttpServer:
         self._stopping = threading.Event()
         self._closing = threading.RLock()  # reentrant: a signal may call `stop` in the middle of `run`
         self._closed = False
-        self._sockets: dict[str, Any] = {}
+        self._sockets: dict[int, Any] = {}  # waitress's dispatchers; typeshed has them for sockets
         self._scheme = "http" if tls is None else "https"
         self._loop_thread = 0
-        self._server = create_server(
+        made = create_server(
             app,
             map=self._sockets,
             sockets=[listener],
@@ -96,10 +110,11 @@ class HttpServer:
             trusted_proxy_headers=believed,
             clear_untrusted_proxy_headers=True,
         )
-        self._server.channel_class = connection_class(tls)
+        self._server = cast(_Server, made)
+        self._server.channel_class = connection_class(tls, traffic=traffic or Traffic(), quick=quick)
         self._server.pull_trigger = self._wake
-        self._server.traffic = traffic or Traffic()
-        self._server.quick = quick
+        self.host: str
+        self.port: int
         self.host, self.port = listener.getsockname()[:2]
 
     @property
@@ -121,7 +136,7 @@ class HttpServer:
         self._server.task_dispatcher.shutdown(timeout=GRACE_S)
         with self._closing:
             self._closed = True
-            self._server.asyncore.close_all(self._sockets)
+            close_all(self._sockets)
 
     def stop(self) -> None:
         """Make `run` return; may be called from any thread or a signal handler, and more than once."""

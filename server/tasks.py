@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kbdfl.assignment import Assignment
-from kbdfl.coordinator import Finished, Wait
 from kbdfl.errors import ConfigError, NotFound
+from kbdfl.rounds import Finished, Wait
 from kbdfl.server.administration import Administration
 from kbdfl.server.service import TaskService
 from kbdfl.server.traffic import Traffic
@@ -138,9 +138,10 @@ class Tasks:
             known = ", ".join(sorted({task.population for task in self}))
             raise NotFound(f"no task is for the population {population!r}; there are {known}"[:300])
         with self._turns[hash(device) % _TURNS]:  # a phone that asks twice at once gets one part
+            answers: list[tuple[ServedTask, Answer]] = []
             for only_held in (True, False) if len(tasks) > 1 and not again else (again,):
                 begin = self._next.get(population, 0)
-                answers = []
+                answers.clear()
                 for place in range(begin, begin + len(tasks)):
                     task = tasks[place % len(tasks)]
                     answer = task.service.check_in(device, tier=tier, again=only_held)

@@ -7,6 +7,7 @@ kind (`kbdfl.server.postgres.turn`), which looks the same from outside.
 import logging
 import threading
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Protocol, Self
 
 from kbdfl.coordinator import STATE_CLASSES, Coordinator
@@ -43,7 +44,9 @@ class Turn(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *_: Any) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
     def changed(self, *, awaited: bool = True, closed: bool = False) -> Any:
         """In a turn: the open round has changed, or was `closed` or something else that must be durable at once.
@@ -151,17 +154,20 @@ class LocalTurn:
         coordinator = self._coordinator
         try:
             kept = self._store.in_flight()
-            state = kept and unpack(kept[0], classes=STATE_CLASSES)
+            if kept is None:
+                return
+            content, saved_s = kept
+            state = unpack(content, classes=STATE_CLASSES)
         except (DataError, ModelError) as error:
             log.warning("the round in flight begins anew: %s", error)
             return
-        if state and state.get("format") != IN_FLIGHT_FORMAT:
+        if state.get("format") != IN_FLIGHT_FORMAT:
             log.warning("the round in flight begins anew: another version of this program kept it")
-        elif state and state["round"] == coordinator.round:
+        elif state["round"] == coordinator.round:
             # Earlier programs did not say of which version.
             unsaid = None if self._store.damage else coordinator.version
             if state.get("version", unsaid) != coordinator.version:
                 log.warning("the round in flight begins anew: it began from a version that is damaged")
                 return
-            away_s = max(0.0, self._wall_clock() - kept[1])
+            away_s = max(0.0, self._wall_clock() - saved_s)
             coordinator.resume(state, shift_s=self.now() - state["clock_s"] - away_s)

@@ -8,12 +8,23 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from kbdfl.errors import ServerUnavailable
 
 log = logging.getLogger(__name__)
+
+
+Evaluate = Callable[[np.ndarray], dict[str, float]]
+
+
+class Export(Protocol):
+    """See `Background`."""
+
+    def __call__(self, params: np.ndarray, folder: Path, /, *, round: int, version: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +36,9 @@ class Background:
     every k-th committed round and once at the end.
     """
 
-    evaluate: Callable[[np.ndarray], dict[str, float]] | None = None
+    evaluate: Evaluate | None = None
     evaluate_every: int = 10
-    export: Callable[..., None] | None = None
+    export: Export | None = None
     export_every: int = 20
 
 

@@ -79,8 +79,9 @@ DOORS = {
     "mpmath": ["kbdfl.privacy.sampling", "kbdfl.privacy.mechanisms"],
     "click": ["kbdfl.cli"],
     "tqdm": ["kbdfl.cli", "kbdfl.api.bars"],
+    "IPython": ["kbdfl.api.bars", "kbdfl.api.figure"],
     "prompt_toolkit": ["kbdfl.cli.prompt"],
-    "plotly": ["kbdfl.report", "kbdfl.server", "kbdfl.device_sim.experiments.report"],
+    "plotly": ["kbdfl.report", "kbdfl.api.figure", "kbdfl.server", "kbdfl.device_sim.experiments.report"],
     "urllib3": ["kbdfl.device_sim.agent"],
     "ray": ["kbdfl.engines.ray"],
     "pyarrow": ["kbdfl.device_sim.traces", "kbdfl.device_sim.typing.imports.folder"],
@@ -92,6 +93,7 @@ DOORS = {
     "tomli_w": ["kbdfl.config"],
     "safetensors": ["kbdfl.params", "kbdfl.server.versions"],
     "tensorboardX": ["kbdfl.tracking.tensorboard"],
+    "google": ["kbdfl.tracking.tensorboard"],  # protobuf, of which its files are
     "mlflow": ["kbdfl.tracking.mlflow"],
     "alembic": ["kbdfl.tracking.mlflow"],
     "psycopg": ["kbdfl.server.postgres"],

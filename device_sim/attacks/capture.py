@@ -1,6 +1,6 @@
 """Frames as a server receives them: phones train on text that no run has seen, exactly as a run's phones do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,7 +90,7 @@ def logs_of(source: Source, vocabulary: Vocabulary, *, phones: int, seed: int) -
 
 
 def capture(
-    task: Task, params: np.ndarray, logs: dict[str, Sequence[Sequence[int]]], *, round: int
+    task: Task, params: np.ndarray, logs: Mapping[str, Sequence[Sequence[int]]], *, round: int
 ) -> list[Capture]:
     """The float32 frames of these phones in round `round` of `task`, which hands out `params` float32 (P,).
 

@@ -55,7 +55,7 @@ def make_scene(
     example = vocabulary.encode(sentence)
     if all(token < len(SPECIALS) for token in example):
         raise ConfigError(f"the model must know a word of the example, got {sentence!r}"[:200])
-    found = capture(task, params, {"the example": example and [example], **logs}, round=round)
+    found = capture(task, params, {"the example": [example] if example else [], **logs}, round=round)
     if not found or found[0].device != "the example":
         raise DataError(
             "the phone of the example sent no report: none of the round's words is in its sentence"

@@ -65,6 +65,8 @@ class Measured(Trained):
 class Counting(Around):
     """A federated setting, the bytes of whose frames are counted."""
 
+    inner: Federated
+
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         """As `Setting.train`."""
         reports = up = down = 0

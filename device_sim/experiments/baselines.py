@@ -1,7 +1,7 @@
 """A counting baseline as a row of any experiment: the back-off trigram (`kbdfl.ngram`), which sees every message."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
@@ -61,7 +61,7 @@ def _counted(data: Data, public: float | None) -> _Counted:
     )
 
 
-def _words(sentences: Iterable[list[int]], vocabulary: Vocabulary) -> Iterable[list[str]]:
+def _words(sentences: Iterable[Sequence[int]], vocabulary: Vocabulary) -> Iterable[list[str]]:
     """The words between the first and the last token, an unknown one as `<unk>`, which no trigram knows."""
     tokens = vocabulary.tokens
     return ([tokens[token] for token in sentence[1:-1]] for sentence in sentences)

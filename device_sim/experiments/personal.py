@@ -29,7 +29,7 @@ SHARED_RATE, WARM_RATE = 0.015, 0.006  # of a fresh model, and of one that has l
 EARLIER = 0.7  # of the messages that a phone keeps
 FEWEST = 20  # messages of a user who is asked
 SHARED = "shared model"
-GRIDS: dict[str, tuple[Rule, ...]] = {
+GRIDS: dict[str, tuple[FineTune | Ditto | OutputBias, ...]] = {
     "fine-tuned": tuple(FineTune(rate, 3) for rate in (0.05, 0.1, 0.2, 0.4)),
     "Ditto": tuple(Ditto(0.2, 5, pull) for pull in (0.01, 0.03, 0.1)),
     "private output bias": tuple(OutputBias(prior) for prior in (3.0, 10.0, 30.0)),
@@ -140,9 +140,10 @@ def _shared(rounds: int, quick: bool, data: Data, seed: int, workers: int) -> Tr
     phones = Selected(Earlier(data.held_out.source), tuple(data.population.users))
     rate = SHARED_RATE if data.public is None else WARM_RATE
     algorithm = Algorithm(client=ClientRule(candidates=CANDIDATES), server=FedAdam(rate, rate / 10, rounds))
-    shared: Setting = Federated(SHARED, "", algorithm, rounds)
+    federated = Federated(SHARED, "", algorithm, rounds)
+    shared: Setting = federated
     if data.public is not None:
-        shared = FromPublic(SHARED, "", public_text(quick=quick), shared)
+        shared = FromPublic(SHARED, "", public_text(quick=quick), federated)
     return shared.train(replace(data, population=Population(phones)), seed=seed, workers=workers)
 
 

@@ -57,6 +57,8 @@ class Stated(Trained):
 class Small(Around):
     """A federated setting without noise, in cohorts as small as those with noise."""
 
+    inner: Federated
+
     def train(self, data: Data, *, seed: int, workers: int) -> Trained:
         """As `Setting.train`."""
         return replace(self.inner, rule=_rule(data)).train(data, seed=seed, workers=workers)

@@ -225,7 +225,8 @@ class Central:
                 shards = [pack([batch[first::_SHARDS]]) for first in range(min(_SHARDS, len(batch)))]
                 found = list(engine.map(partial(_gradient_sum, params, config), shards))
                 learned = sum(count for _, count in found)
-                mean = sum(total for total, _ in found) / np.float32(max(learned, 1))
+                total = sum((total for total, _ in found), start=np.zeros_like(params))
+                mean = total / np.float32(max(learned, 1))
                 params, state = rule.apply(params, -mean, state, round=step)
                 tokens += learned
                 if (step + 1) % -(-steps // POINTS) == 0 or step + 1 == steps:

@@ -72,7 +72,7 @@ def _asked(part: Part, topics: Topics) -> list[PackedBatches]:
     found = topics.nearest([list(chain(*part.log(user))) for user in part.users])
     asked = []
     for topic, name in enumerate(NAMES):
-        users = [part.users[i] for i in np.flatnonzero(found == topic)]
+        users = [part.users[i] for i in np.flatnonzero(found == topic).tolist()]
         if not users:
             raise DataError(f"{name} of {len(NAMES)} has no users for validation or none held out")
         words = len(part.words.inputs) // len(NAMES)

@@ -117,8 +117,9 @@ def carry_out(
     for setting in settings:
         trained, found = train(setting, seeds[0])
         first.append(trained)
-        more = {"curve": trained.curve(data.validation), "details": trained.details(data.validation)}
-        tried.append(Tried(setting.method, setting.value, **found, **more))
+        top1, top3 = found["recall_top1"], found["recall_top3"]
+        curve, details = trained.curve(data.validation), trained.details(data.validation)
+        tried.append(Tried(setting.method, setting.value, top1, top3, curve, details))
     chosen = {
         method: next(i for i, one in enumerate(tried) if one is best)
         for method, best in choose(tried).items()
@@ -130,7 +131,8 @@ def carry_out(
             at = chosen[method]
             trained = first[at] if seed == seeds[0] else train(settings[at], seed)[0]
             found = trained.recall(data.held_out)
-            took = {"tokens": trained.tokens, "wall_s": trained.wall_s}
-            more = {"curve": trained.curve(data.held_out), "details": trained.details(data.held_out)}
-            runs.append(Run(method, settings[at].value, seed, **found, **took, **more))
+            top1, top3 = found["recall_top1"], found["recall_top3"]
+            tokens, wall_s = trained.tokens, trained.wall_s
+            curve, details = trained.curve(data.held_out), trained.details(data.held_out)
+            runs.append(Run(method, settings[at].value, seed, top1, top3, tokens, wall_s, curve, details))
     return Study(tried, runs)

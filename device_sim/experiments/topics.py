@@ -66,10 +66,10 @@ def find_topics(
         distance = np.where(sizes > 0, np.maximum(1 - rows.similar(centres).max(1), 1e-12), 0)
         drawn = int(random.choice(len(documents), p=distance / distance.sum()))
         centres = np.vstack([centres, rows.one(drawn)])
-    for _ in range(ITERATIONS):
-        topics = _assigned(rows.similar(centres), sizes)
-        centres = rows.means(topics, count)
-    return Topics(idf, centres), topics
+    topics = _assigned(rows.similar(centres), sizes)
+    for _ in range(ITERATIONS - 1):
+        topics = _assigned(rows.similar(rows.means(topics, count)), sizes)
+    return Topics(idf, rows.means(topics, count)), topics
 
 
 def _assigned(similar: np.ndarray, sizes: np.ndarray) -> np.ndarray:

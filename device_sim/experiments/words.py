@@ -35,11 +35,11 @@ CANDIDATES, RATE = 1_000, 0.015
 ALL, WITHOUT = "all words", "without a tenth"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Found(Trained):
     """A model with a vocabulary of its own; `facts` are of the search that it grew by, if it did."""
 
-    vocabulary: Vocabulary | None = None
+    vocabulary: Vocabulary
     facts: Mapping[str, float] = field(default_factory=dict)
     just_grown: np.ndarray | None = None
 

@@ -13,7 +13,10 @@ from kbdfl.errors import ConfigError, DataError
 class Source(Protocol):
     """Users and what they typed."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What reports and errors call it."""
+        ...
 
     def users(self) -> Sequence[str]:
         """All users, in an order that does not change; may be lazy."""

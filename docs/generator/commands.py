@@ -6,6 +6,7 @@ import re
 
 import click
 
+from kbdfl.cli.common import option_sections
 from kbdfl.cli.main import COMMANDS, group
 
 _MARKED = re.compile(r"([\\`*_\[\]|])")  # what Markdown would take for its own
@@ -41,10 +42,10 @@ def _section(command: click.Command, context: click.Context, heading: str) -> li
         "```",
         "",
     ]
-    records = [each.get_help_record(context) for each in command.params]
-    rows = [f"| `{names}` | {_plain(said)} |" for names, said in filter(None, records) if said]
-    if rows:
-        lines += ["| option | |", "|---|---|", *rows, ""]
+    for title, records in option_sections(command, context):
+        rows = [f"| `{names}` | {_plain(said)} |" for names, said in records if said and names != "--help"]
+        if rows:
+            lines += [f"| {'option' if title == 'Options' else title} | |", "|---|---|", *rows, ""]
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             below = command.get_command(context, name)

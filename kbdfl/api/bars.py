@@ -1,23 +1,50 @@
 """The progress bar of a simulation, in a script's terminal and in a notebook."""
 
 import sys
-import warnings
 from typing import Any
+
+from tqdm import tqdm
+
+
+class _Cell:
+    """What tqdm writes to in a notebook: one output of the cell, which each line takes the place of.
+
+    Standard error would do in JupyterLab. Whoever runs notebooks without a browser keeps each line of it, ten a second.
+    """
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self._output: Any = None
+
+    def write(self, text: str) -> None:
+        """Show a line; the end of one is none."""
+        from IPython.display import display
+
+        line = text.strip()
+        if not line:
+            return
+        if self._output is None:
+            self._output = display({"text/plain": line}, raw=True, display_id=True)
+        else:
+            self._output.update({"text/plain": line}, raw=True)
+
+    def flush(self) -> None:
+        """Nothing waits."""
 
 
 def rounds_bar(total: int, done: int, *, shown: bool | None) -> Any:
-    """tqdm's bar: widgets in a notebook that has ipywidgets, else a line on standard error.
+    """tqdm's bar: an output of its cell in a notebook, else a line on standard error.
 
     `shown` None shows it in notebooks and on terminals, and nowhere else.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a notebook has no ipywidgets: the line will do
-        from tqdm.auto import tqdm
+    notebook = in_notebook()
     if shown is None:
-        shown = in_notebook() or sys.stderr.isatty()
-    return tqdm(total=total, initial=done, unit="round", desc="simulate", disable=not shown)
+        shown = notebook or sys.stderr.isatty()
+    file = _Cell() if notebook else sys.stderr
+    return tqdm(total=total, initial=done, unit="round", desc="simulate", disable=not shown, file=file)
 
 
 def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this interpreter; its standard error is shown, though it is no terminal."""
+    """Whether a Jupyter kernel runs this interpreter."""
     return "ipykernel.zmqshell" in sys.modules

@@ -2,11 +2,13 @@
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kbdfl.api.model import Model
 from kbdfl.errors import ConfigError, DataError
+from kbdfl.export.bundle import load_bundle
 from kbdfl.export.precision import PRECISIONS
 from kbdfl.export.run import read_run
 from kbdfl.report.curves import Line, recall_figure, recall_points
@@ -80,7 +82,8 @@ class Run:
             # Apart from the run's own folder, which a server may be writing.
             with tempfile.TemporaryDirectory() as folder:
                 found.write(Path(folder) / "model", precision="float32")
-                self._model = found.checkpoint.name, Model(Path(folder) / "model")
+                bundle = replace(load_bundle(Path(folder) / "model"), folder=self.path)  # for its names
+                self._model = found.checkpoint.name, Model(bundle)
         return self._model[1]
 
     def export(self, folder: str | Path | None = None, *, precision: str = "int8") -> Model:
@@ -146,10 +149,12 @@ def compare(*runs: Run | str | Path, top: int = 1) -> Any:
 
 def _titled(figure: Any, title: str) -> Any:
     """For a notebook, where no page says what is drawn."""
-    styled(figure)
-    figure.update_layout(
+    from kbdfl.api.figure import RunFigure
+
+    titled = RunFigure(styled(figure))
+    titled.update_layout(
         title={"text": title, "x": 0, "xref": "container", "yref": "container", "y": 0.98, "pad": {"l": 10}},
         height=420,
         margin={"t": 90},
     )
-    return figure
+    return titled

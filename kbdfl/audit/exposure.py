@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import exp, lgamma, log, log2
-from typing import Any
 
 import numpy as np
 
@@ -77,8 +76,7 @@ def _losses(params: np.ndarray, config: CifgConfig, sentences: Sequence[list[int
     found = []
     for start in range(0, len(sentences), _BATCH):
         batch = sentences[start : start + _BATCH]
-        arrays: dict[str, Any] = pack([batch]).arrays | config.dims
-        loss, _ = score(params, **arrays, first_word=SPECIAL_TOKENS)
+        loss, _ = score(params, **config.dims, **pack([batch]).arrays, first_word=SPECIAL_TOKENS)
         found.append(loss.reshape(-1, len(batch))[-last:].sum(0, dtype=np.float64))
     return np.concatenate(found)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kbdfl.cli.common import json_option, show
+from kbdfl.cli.common import Group, json_option, show
 
 BY = "command line"
 
@@ -18,7 +18,7 @@ folder_argument = click.argument(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def admin() -> None:
     """Let an administrator, and phones, into a server's FOLDER; start, pause, stop and roll back a server's tasks."""
 

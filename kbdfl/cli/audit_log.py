@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from kbdfl.cli.common import json_option, show
+from kbdfl.cli.common import Group, json_option, show
 
 folder_argument = click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 
 
-@click.group("audit-log")
+@click.group("audit-log", cls=Group)
 def audit_log() -> None:
     """Read and check the audit log of a server's FOLDER; it may be served meanwhile."""
 
@@ -32,10 +32,11 @@ def verify(folder: Path, as_json: bool) -> None:
     finally:
         records.close()
     facts = {"entries": head.entries, "sha256": head.sha256}
+    whole = f"{head.entries} {'entry is' if head.entries == 1 else 'entries are'} whole"
     show(
         facts,
         as_json=as_json,
-        text=f"{head.entries} entries are whole; the last one's sha256 is {head.sha256}",
+        text=f"{whole}; the last one's sha256 is {head.sha256}",
     )
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from kbdfl.cli.common import json_option, progress, seed_option, show
+from kbdfl.cli.common import Group, json_option, progress, seed_option, show
 from kbdfl.cli.own_data import export, import_
 
 QUANTILES = {"p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
 TRAINING_CAP, HELD_OUT_CAP = 1000, 200  # a user's first messages that the trigram learns from, is asked about
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Generate typing logs, import one's own, export them, or describe them."""
 

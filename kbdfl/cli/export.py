@@ -20,7 +20,7 @@ written, the folders of the others end in -int8 and -int4."""
 @seed_option
 @json_option
 def export(run: Path, precision: str | None, out: Path | None, seed: int, as_json: bool) -> None:
-    """Write the newest checkpoint of the folder RUN as a bundle.
+    """Write the newest checkpoint of the folder RUN as three bundles: float32, int8 and int4.
 
     A bundle is a folder with model.onnx, tokenizer.json and manifest.json.
     """

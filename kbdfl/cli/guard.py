@@ -30,6 +30,18 @@ class Guard:
     tls_certificate: Path | None
     tls_key: Path | None
 
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a proxy that no connection could be from: addresses are compared, not names."""
+        from kbdfl.errors import ConfigError
+
+        if self.trusted_proxy is not None:
+            try:
+                ipaddress.ip_address(self.trusted_proxy)
+            except ValueError:
+                raise ConfigError(
+                    f"trusted_proxy must be an IP address, got {self.trusted_proxy!r:.80}"
+                ) from None
+
     def near(self, host: str) -> bool:
         """Whether only this machine can reach a server on `host`: on loopback, and behind no proxy."""
         if self.trusted_proxy is not None:

@@ -5,10 +5,10 @@ from typing import Any
 
 import click
 
-from kbdfl.cli.common import json_option, show
+from kbdfl.cli.common import Group, json_option, show
 
 
-@click.group()
+@click.group(cls=Group)
 def interop() -> None:
     """The same phones in other people's frameworks."""
 

@@ -15,19 +15,19 @@ COMMANDS = {
     "simulate": "Run federated rounds in this process.",
     "serve": "Serve a federated task over HTTP, with its dashboard and keyboard.",
     "fleet": "Play phones against a server over HTTP.",
-    "admin": "Make an administrator's credentials and phones' enrolment tokens.",
+    "admin": "Make credentials and enrolment tokens; start, pause, stop, roll back.",
     "audit": "Attack a run as its server could, and say what was learnt.",
     "audit-log": "Check the record of what was done to a served task.",
     "backup": "Copy a server's folder, while it is served.",
     "restore": "Make a folder to serve of a backup.",
-    "data": "Generate typing logs, import one's own, or describe them.",
-    "export": "Write a run's model as an ONNX bundle.",
+    "data": "Generate typing logs, import one's own, export or describe them.",
+    "export": "Write a run's model as ONNX: float32, int8 and int4.",
     "evaluate": "Measure a bundle on typing logs.",
     "predict": "Suggest the next word.",
     "privacy": "What a promise of privacy costs, before a run is begun.",
     "experiment": "Compare ways to learn on the same text.",
     "interop": "The same phones inside Flower and NVIDIA FLARE.",
-    "bench": "Measure the kernels beside peers.",
+    "bench": "Measure training, codec, fleets, secure sums and the server.",
 }
 
 

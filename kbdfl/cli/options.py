@@ -140,7 +140,7 @@ _OPTIONS = [
     click.option(
         "--dp-separation",
         type=int,
-        help="A phone is in one of so many releases at most.  [default: 0; presets 16]",
+        help="A phone is in one of so many releases at most.  [default: 0; of --algorithm dp-... 16]",
     ),
     click.option(
         "--dp-population", type=int, help="Phones that the statement speaks of; 0 = none.  [default: 0]"
@@ -158,6 +158,22 @@ _OPTIONS = [
     click.option("--evaluate-every", type=int, help="Rounds between held-out measurements.  [default: 10]"),
     click.option("--seed", type=int, help="Everything random follows from it.  [default: 1]"),
 ]
+
+# Where a heading stands in the help: the first option below it, by the parameter's name.
+SECTIONS = {
+    "config_file": "Task",
+    "rounds": "Rounds",
+    "algorithm": "Algorithm",
+    "epochs": "Training on a phone",
+    "candidates": "Sampled softmax, and parts of the model",
+    "feedback_rounds": "Bytes up and down",
+    "update_clip_norm": "Sums of updates",
+    "concurrency": "Asynchronous rounds (FedBuff)",
+    "selection": "Selection of phones",
+    "secure": "Secure aggregation",
+    "dp": "Differential privacy",
+    "evaluate_every": "Measuring, and the seed",
+}
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,17 +12,16 @@ if TYPE_CHECKING:
     from kbdfl.export.predictor import Suggestion
 
 
-class _Unicode(click.ParamType):
+class _Unicode(click.types.StringParamType):
     """A string of whole characters: bytes that are no UTF-8 come as halves of surrogate pairs."""
 
-    name = "text"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text: str = super().convert(value, param, ctx)
         try:
-            value.encode()
+            text.encode()
         except UnicodeEncodeError:
             self.fail("must be UTF-8", param, ctx)
-        return value
+        return text
 
 
 @click.command()

@@ -4,11 +4,11 @@ from typing import Any
 
 import click
 
-from kbdfl.cli.common import json_option, show
+from kbdfl.cli.common import Group, json_option, show
 from kbdfl.errors import ConfigError
 
 
-@click.group()
+@click.group(cls=Group)
 def privacy() -> None:
     """What a promise of privacy costs, before a run is begun."""
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from kbdfl.cli.common import json_option, show
+from kbdfl.cli.common import Sectioned, json_option, show
 from kbdfl.cli.guard import Guard, guard_options
-from kbdfl.cli.options import run_options
+from kbdfl.cli.options import SECTIONS, run_options
 
 
-@click.command()
+@click.command(cls=Sectioned, sections=SECTIONS | {"named": "Server", "enrolment": "Who may come in"})
 @run_options
 @click.option(
     "--task",
@@ -38,6 +38,12 @@ from kbdfl.cli.options import run_options
 @click.option(
     "--database", metavar="ADDRESS", help="PostgreSQL, for several servers: postgresql://user@host/name"
 )
+@click.option(
+    "--track",
+    type=click.Choice(["tensorboard", "mlflow"]),
+    multiple=True,
+    help="Write each round for TensorBoard or MLflow too; may be repeated.",
+)
 @click.option("--no-evaluate", is_flag=True, help="Do not measure recall on held-out users.")
 @click.option(
     "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Of the log."
@@ -60,6 +66,7 @@ def serve(
     threads: int,
     export_every: int,
     database: str | None,
+    track: tuple[str, ...],
     no_evaluate: bool,
     log_format: str,
     log_level: str,
@@ -79,8 +86,10 @@ def serve(
     from kbdfl.server import logs, serving
     from kbdfl.server.app import create_app
     from kbdfl.server.credentials import Credentials, token_of
+    from kbdfl.tracking import check_trackers
 
     logs.configure(log_format, log_level)
+    check_trackers(track)
     plan = plan_of(folder, options, named)
     tls = guard.tls()
     shared = {"rates": guard.rates_on(host), "enrolment": guard.enrolment_on(host)}
@@ -90,7 +99,12 @@ def serve(
     with (
         serving.listen(host, port) as listener,
         started(
-            plan, evaluate=not no_evaluate, export_every=export_every, database=database, **shared
+            plan,
+            evaluate=not no_evaluate,
+            export_every=export_every,
+            database=database,
+            track=track,
+            **shared,
         ) as tasks,
     ):
         app = create_app(
@@ -116,7 +130,6 @@ def serve(
         width = max(10, *map(len, named_links))
         lines = [f"{name:<{width}} {link}" for name, link in named_links.items()]
         show(facts, as_json=as_json, text="\n".join(lines))
-        click.get_text_stream("stdout").flush()
         if port_file is not None:
             write_atomically(port_file, f"{server.port}\n".encode())
         serving.serve(server)
@@ -140,8 +153,10 @@ def _defaults(context: click.Context, _: click.Parameter, path: str | None) -> s
 
 def _own_options(command: click.Command) -> list[click.Parameter]:
     """What says how a server runs, and not which task it serves."""
-    task = {each.name for each in run_options(click.Command("task")).params}
-    return [each for each in command.params if each.name not in task | {"named", "as_json", "help"}]
+    task = click.Command("task")
+    run_options(task)
+    others = {each.name for each in task.params} | {"named", "as_json", "help"}
+    return [each for each in command.params if each.name not in others]
 
 
 for _each in serve.params:

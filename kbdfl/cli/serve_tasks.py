@@ -1,9 +1,10 @@
 """The tasks of a `kbdfl serve`, made ready and started: their models, stores, logs and what is done in between."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,26 +13,37 @@ from kbdfl.cli.serve_plan import CONFIG, Plan, PlannedTask
 if TYPE_CHECKING:
     import numpy as np
 
+    from kbdfl.coordinator import Coordinator
     from kbdfl.device_sim.typing.sources import Source
+    from kbdfl.params import ParamSpec
     from kbdfl.privacy import Central
     from kbdfl.run import Built, RunConfig
     from kbdfl.server.postgres.address import Address
-    from kbdfl.server.service import Background
+    from kbdfl.server.postgres.store import PostgresStore
     from kbdfl.server.store import SqliteStore
     from kbdfl.server.tasks import Tasks
+    from kbdfl.server.worker import Background, Evaluate
 
 
 @contextmanager
 def started(
-    plan: Plan, *, evaluate: bool, export_every: int, database: str | None = None, **shared: Any
+    plan: Plan,
+    *,
+    evaluate: bool,
+    export_every: int,
+    database: str | None = None,
+    track: Sequence[str] = (),
+    **shared: Any,
 ) -> "Iterator[Tasks]":
     """The tasks of a plan while the block lasts; `shared` are options of `Administration`.
 
-    They are kept in PostgreSQL at the address `database`, or in their folders.
+    They are kept in PostgreSQL at the address `database`, or in their folders. `track` names those of `kbdfl.tracking`
+    that follow each of them.
     """
     from kbdfl.params import write_atomically
     from kbdfl.server.administration import Administration, TaskAdministration
     from kbdfl.server.database import lock_folder
+    from kbdfl.server.followed import followed
     from kbdfl.server.service import TaskService
     from kbdfl.server.tasks import ServedTask, Tasks
 
@@ -40,7 +52,8 @@ def started(
             plan.folder.mkdir(parents=True, exist_ok=True)
             open_.enter_context(lock_folder(plan.folder))
         address = _address(plan, database)
-        prepared, served = [], []
+        prepared, services, served = [], [], []
+        begin = [not (task.folder / CONFIG).is_file() for task in plan.tasks]
         for task in plan.tasks:
             prepared.append(_prepare(task, evaluate=evaluate, export_every=export_every, address=address))
             open_.callback(prepared[-1][1].close)
@@ -50,14 +63,17 @@ def started(
             address.keep(plan.folder)
         server = Administration(plan.folder, wall_clock=time.time, **shared)
         open_.callback(server.close)
-        for task, (coordinator, store, background) in zip(plan.tasks, prepared, strict=True):
+        for task, begins, parts in zip(plan.tasks, begin, prepared, strict=True):
+            coordinator, store, background = parts
             own = TaskAdministration(server, name=task.name, begins=task.begins)
             service = TaskService(coordinator, store, background=background, administration=own)
+            open_.enter_context(followed(service, track, begins=begins))
             open_.callback(service.close)
             service.start()
+            services.append(service)
             if task.name is not None:
                 served.append(ServedTask(task.name, task.population, service))
-        yield Tasks(served, folder=plan.folder) if served else Tasks.alone(service)
+        yield Tasks(served, folder=plan.folder) if served else Tasks.alone(services[0])
 
 
 def _address(plan: Plan, database: str | None) -> "Address | None":
@@ -71,7 +87,9 @@ def _address(plan: Plan, database: str | None) -> "Address | None":
     return address
 
 
-def _store(task: PlannedTask, address: "Address | None", spec: Any, facts: dict[str, Any]) -> Any:
+def _store(
+    task: PlannedTask, address: "Address | None", spec: "ParamSpec", facts: dict[str, Any]
+) -> "SqliteStore | PostgresStore":
     """Where the task is kept. Raises ConfigError if others serve it with another configuration."""
     import tomllib
 
@@ -93,7 +111,7 @@ def _store(task: PlannedTask, address: "Address | None", spec: Any, facts: dict[
 
 def _prepare(
     task: PlannedTask, *, evaluate: bool, export_every: int, address: "Address | None"
-) -> tuple[Any, ...]:
+) -> "tuple[Coordinator, SqliteStore | PostgresStore, Background]":
     """A task's coordinator, its store, and the work beside its rounds."""
     from kbdfl.coordinator import Coordinator
     from kbdfl.params import write_atomically
@@ -138,7 +156,7 @@ def _background(
     built: "Built",
     source: "Source | None",
     *,
-    store: "SqliteStore",
+    store: "SqliteStore | PostgresStore",
     privacy: "Central | None",
     export_every: int,
 ) -> "Background":
@@ -149,18 +167,15 @@ def _background(
     from kbdfl.privacy import so_far
     from kbdfl.run import checkpoint_facts
     from kbdfl.server.bundles import write_precisions
-    from kbdfl.server.service import Background
+    from kbdfl.server.worker import Background
 
     settings, shape = config.settings, built.task.config
-    held_out = None
+    evaluate: Evaluate | None = None
     if source is not None:
         sentences = held_out_sentences(
             source, built.vocabulary, words=settings.evaluate_words, seed=settings.seed
         )
-        held_out = evaluation_set(sentences)
-
-    def evaluate(params: "np.ndarray") -> dict[str, float]:
-        return recall(params, shape, held_out)
+        evaluate = partial(recall, config=shape, batches=evaluation_set(sentences))
 
     def export(params: "np.ndarray", folder: Path, *, round: int, version: int) -> None:
         rows, _ = store.metrics(since=0)
@@ -171,7 +186,7 @@ def _background(
         write_precisions(folder, params=params, config=shape, vocabulary=built.vocabulary, facts=facts)
 
     return Background(
-        evaluate=evaluate if held_out is not None else None,
+        evaluate=evaluate,
         evaluate_every=settings.evaluate_every,
         export=export,
         export_every=export_every,

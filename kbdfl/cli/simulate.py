@@ -6,14 +6,17 @@ from typing import Any
 
 import click
 
-from kbdfl.cli.common import given_options, json_option, progress, show
+from kbdfl.cli.common import Sectioned, given_options, json_option, progress, show
 from kbdfl.cli.compare import compare_options
-from kbdfl.cli.options import run_options
+from kbdfl.cli.options import SECTIONS, run_options
 
 _WITH_RESUME = {"resume", "engine", "ray_address", "workers", "snapshot_s", "track", "as_json"}
 
 
-@click.command()
+@click.command(
+    cls=Sectioned,
+    sections={"compare": "Finished runs"} | SECTIONS | {"dropout": "Simulated phones", "engine": "This run"},
+)
 @compare_options
 @run_options
 @click.option("--dropout", type=float, help="Chance that a selected phone never reports.  [default: 0]")
@@ -132,7 +135,7 @@ def simulate(
             )
         except InvariantBroken as error:
             raise click.ClickException(str(error)) from None
-    show(said, as_json=as_json)
+    show(said | {"report": str(Path(said["run"]) / "report.html")}, as_json=as_json)
 
 
 def _refuse_others() -> None:

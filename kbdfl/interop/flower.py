@@ -4,6 +4,9 @@
 measures recall on users who never train and leaves a run folder with its bundle. Needs the extra `flower`.
 """
 
+# Without Flower its classes and decorators have no types.
+# mypy: allow-subclassing-any, allow-untyped-decorators
+
 import logging
 import os
 import shlex
@@ -101,30 +104,32 @@ def _phones(plan: Plan) -> Phones:
     return Phones(plan)
 
 
-@client_app.train()  # type: ignore[untyped-decorator]
+@client_app.train()
 def train(message: Message, context: Context) -> Message:
     """A phone's part of a round."""
     content, number = message.content, int(context.node_config["partition-id"])
     try:
         phones = _phones(plan_of(context.run_config))
         spec = phones.learner.built.task.config.spec
-        params = _flat(content["arrays"], spec)
+        params = _flat(content.array_records["arrays"], spec)
         # Flower counts rounds from 1.
-        learned = phones.learn(number, params, round=int(content["config"]["server-round"]) - 1)
+        learned = phones.learn(
+            number, params, round=int(_number(content.config_records["config"], "server-round")) - 1
+        )
     except KbdflError as error:
         return Message(Error(NO_PART, str(error)), reply_to=message)
-    metrics = {
+    metrics = MetricRecord({
         "num-examples": phones.learner.built.task.algorithm.weight(learned.examples),
         "tokens": learned.tokens,
         "train-loss": learned.train_loss,
-    }
+    })  # fmt: skip
     return Message(
-        RecordDict({"arrays": _record(params + learned.delta, spec), "metrics": MetricRecord(metrics)}),
+        RecordDict({"arrays": _record(params + learned.delta, spec), "metrics": metrics}),
         reply_to=message,
     )
 
 
-@server_app.main()  # type: ignore[untyped-decorator]
+@server_app.main()
 def serve(grid: Grid, context: Context) -> None:
     """The rounds, and the run folder that they leave."""
     plan = plan_of(context.run_config)
@@ -150,7 +155,7 @@ def serve(grid: Grid, context: Context) -> None:
     logging.getLogger("flwr").info("recall %.4f / %.4f, run and bundle in %s", *found)
 
 
-class _Noting:
+class _Noting(strategies.FedAvg):
     """What both strategies do besides: every round is noted, and models stay float32."""
 
     plan: Plan
@@ -161,7 +166,7 @@ class _Noting:
     ) -> Iterable[Message]:
         """As Flower's, and what was sent is kept."""
         self._sent = _flat(arrays, self.record.built.task.config.spec)
-        return super().configure_train(server_round, arrays, config, grid)  # type: ignore[misc]
+        return super().configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -169,19 +174,19 @@ class _Noting:
         """As Flower's, with the rate of this round."""
         replies, spec = list(replies), self.record.built.task.config.spec
         self.begin(self.plan.rule.rate(server_round - 1), server_round)
-        arrays, metrics = super().aggregate_train(server_round, replies)  # type: ignore[misc]
+        arrays, metrics = super().aggregate_train(server_round, replies)
         params = self._sent
         if arrays is not None:
             # Flower computes in float64 where numpy does, and would send that.
             params = self.end(self.plan.rule.rate(server_round - 1), _flat(arrays, spec))
-        heard = [reply.content["metrics"] for reply in replies if not reply.has_error()]
-        tokens = [int(one["tokens"]) for one in heard]
-        losses = [float(one["train-loss"]) for one in heard]
+        heard = [reply.content.metric_records["metrics"] for reply in replies if not reply.has_error()]
+        tokens = [int(_number(one, "tokens")) for one in heard]
+        losses = [_number(one, "train-loss") for one in heard]
         self.record.round(
             params,
             reports=len(heard),
             dropped=len(replies) - len(heard),
-            examples=sum(int(one["num-examples"]) for one in heard),
+            examples=sum(int(_number(one, "num-examples")) for one in heard),
             tokens=sum(tokens),
             loss=float(np.average(losses, weights=tokens)) if heard else None,
         )
@@ -205,7 +210,7 @@ def _cohort(plan: Plan) -> dict[str, Any]:
     }
 
 
-class Averaging(_Noting, strategies.FedAvg):  # type: ignore[misc]
+class Averaging(_Noting):
     """Flower's FedAvg; a rate other than 1 makes a longer or a shorter step of the mean."""
 
     def __init__(self, plan: Plan, record: Record) -> None:
@@ -217,7 +222,7 @@ class Averaging(_Noting, strategies.FedAvg):  # type: ignore[misc]
         return self._sent + np.float32(rate) * (aggregated - self._sent)
 
 
-class Adaptive(_Noting, strategies.FedAdam):  # type: ignore[misc]
+class Adaptive(_Noting, strategies.FedAdam):
     """Flower's FedAdam as `kbdfl.algorithms.FedAdam`: v begins at epsilon squared, and biases are not corrected."""
 
     def __init__(self, plan: Plan, record: Record) -> None:
@@ -244,6 +249,14 @@ class Adaptive(_Noting, strategies.FedAdam):  # type: ignore[misc]
 
 def _record(params: np.ndarray, spec: ParamSpec) -> ArrayRecord:
     return ArrayRecord({name: Array(view) for name, view in named(params, spec).items()})
+
+
+def _number(record: ConfigRecord | MetricRecord, name: str) -> float:
+    """What a record says of `name`. Raises DataError if it is no number."""
+    value = record[name]
+    if not isinstance(value, int | float):
+        raise DataError(f"{name} must be a number, got {value!r:.80}")
+    return value
 
 
 def _flat(arrays: ArrayRecord, spec: ParamSpec) -> np.ndarray:

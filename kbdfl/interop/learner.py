@@ -4,7 +4,7 @@ The framework carries models; here a model comes in as a flat vector and goes ou
 does in kbdfl's own rounds, seeds and checks included, so a round of plain averaging ends in the same model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -44,11 +44,11 @@ def named(params: np.ndarray, spec: ParamSpec) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(view) for name, view in spec.views(params).items()}
 
 
-def flat(arrays: dict[str, np.ndarray], spec: ParamSpec) -> np.ndarray:
-    """The inverse of `named`, float32 whatever came back. Raises ModelError when names or shapes are others."""
-    if {name: array.shape for name, array in arrays.items()} != dict(spec.entries):
+def flat(arrays: Mapping[str, np.ndarray] | None, spec: ParamSpec) -> np.ndarray:
+    """The inverse of `named`, float32 whatever came back. Raises ModelError for other names or shapes, or no arrays."""
+    if arrays is None or {name: array.shape for name, array in arrays.items()} != dict(spec.entries):
         shapes = ", ".join(f"{name} {shape}" for name, shape in spec.entries)
-        raise ModelError(f"a model must have the arrays {shapes}, got {sorted(arrays)}"[:300])
+        raise ModelError(f"a model must have the arrays {shapes}, got {sorted(arrays or ())}"[:300])
     return np.concatenate([np.asarray(arrays[name], np.float32).ravel() for name, _ in spec.entries])
 
 

@@ -9,6 +9,9 @@ A model comes from a checkpoint and goes back to its run:
 Equations and shapes are those of `kbdfl/model/cifg.py`. Needs the extra `torch`.
 """
 
+# Without PyTorch its classes have no types, and with it some of its methods have none.
+# mypy: allow-subclassing-any, allow-untyped-calls
+
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +25,7 @@ from kbdfl.params import load_checkpoint, save_checkpoint
 from kbdfl.text import IGNORED, PackedBatches
 
 try:
-    import torch
-    from torch import nn
+    import torch.nn
     from torch.nn import functional
 except ImportError:
     raise ConfigError("the model in PyTorch needs PyTorch: pip install 'kbdfl[torch]'") from None
@@ -62,15 +64,22 @@ def batches(packed: PackedBatches, *, device: str = "cpu") -> Iterator[Batch]:
         yield Batch(inputs, targets, active)
 
 
-class Cifg(nn.Module):  # type: ignore[misc]
+class Cifg(torch.nn.Module):
     """The model with parameters `params`, flat float32 (P,); without them fresh ones that follow from `seed`."""
+
+    emb: torch.nn.Parameter
+    wx: torch.nn.Parameter
+    bg: torch.nn.Parameter
+    wh: torch.nn.Parameter
+    wp: torch.nn.Parameter
+    bias: torch.nn.Parameter
 
     def __init__(self, config: CifgConfig, params: np.ndarray | None = None, *, seed: int = 1) -> None:
         super().__init__()
         self.config = config
         flat = init_params(config, seed=seed) if params is None else params
         for name, view in config.spec.views(flat).items():
-            self.register_parameter(name, nn.Parameter(torch.from_numpy(view.astype(np.float32))))
+            self.register_parameter(name, torch.nn.Parameter(torch.from_numpy(view.astype(np.float32))))
 
     def start(self, sentences: int) -> State:
         """The state before the first word of so many sentences."""
@@ -156,7 +165,7 @@ def local_sgd(
         loss = model.loss(*batch)
         loss.backward()
         if clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimiser.step()
         total += learned * loss.item()
         tokens += learned

@@ -11,6 +11,7 @@ from Greff et al. 2015, arXiv 1503.04069. There are no peepholes.
 """
 
 from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,6 +21,14 @@ from kbdfl.rng import stream
 
 SPECIAL_TOKENS = 4  # ids below this are <pad> <unk> <bos> <eos>; they are never suggested
 _NEVER = -20.0  # the output bias of a token that must not be suggested
+
+
+class Dims(TypedDict):
+    """A shape as the kernels take it: `f(params, **config.dims)`."""
+
+    vocab: int
+    embed: int
+    hidden: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,7 @@ class CifgConfig:
                 raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
 
     @property
-    def dims(self) -> dict[str, int]:
+    def dims(self) -> Dims:
         """vocab, embed and hidden as the kernels take them."""
         return {"vocab": self.vocab, "embed": self.embed, "hidden": self.hidden}
 

@@ -59,6 +59,21 @@ class Floors:
                 raise ConfigError(f"{name} must be > 0, got {getattr(self, name)}")
 
 
+class _Secrets:
+    """What a device makes for one session, learns in it and forgets with it.
+
+    By neighbours' places: `agreed` the secret of the two sealing keys, `held` the neighbour's shares of its masking key
+    and of its own mask's seed.
+    """
+
+    def __init__(self) -> None:
+        self.sealing = crypto.Agreement(crypto.new_secret())
+        self.masking_key, self.seed = draw_element(), draw_element()
+        self.masking = crypto.Agreement(to_bytes(self.masking_key))
+        self.agreed: dict[int, bytes] = {}
+        self.held: dict[int, tuple[bytes, bytes]] = {}
+
+
 def _step(name: str, after: str) -> Callable[..., Any]:
     """One step of the session: only `after` the one before, never twice; whatever goes wrong ends it."""
 
@@ -98,8 +113,7 @@ class Device:
         self.stage = "new"
         self.floors = Floors() if floors is None else floors
         self._identity, self._seen = identity, seen
-        self._terms: Terms | None = None
-        self._drop("new")
+        self._kept: _Secrets | None = None
 
     @_step("joined", after="new")
     def join(
@@ -116,7 +130,7 @@ class Device:
 
         `room` is what the device needs of them, where it says so: levels and noise_bound, exactly. Whether its noise
         fits is then no matter of chance; and since the noise follows from its bound, and a session has one set of
-        terms, no other device in it was told to add less.
+        terms, no other device in it was told to add a hundredth less.
         """
         expected = (task, round, model_sha256, words)
         if (terms.task, terms.round, terms.model_sha256, terms.words) != expected:
@@ -136,10 +150,8 @@ class Device:
             )
         self._seen.add(terms.session)
         self._seen.add(work)
-        self._terms = terms
-        self._sealing, masking = crypto.Agreement(crypto.new_secret()), crypto.new_secret()
-        self._masking, self._masking_secret = crypto.Agreement(masking), from_bytes(masking)
-        keys = (crypto.identity_of(self._identity), self._sealing.public, self._masking.public)
+        self._terms, self._kept = terms, _Secrets()
+        keys = (crypto.identity_of(self._identity), self._kept.sealing.public, self._kept.masking.public)
         signature = crypto.sign(self._identity, "advert", terms.context.label + b"".join(keys))
         self._advert = Advert(terms.session, *keys, signature)
         return self._advert
@@ -147,7 +159,7 @@ class Device:
     @_step("shared", after="joined")
     def share(self, roster: Roster) -> messages.Shares:
         """Check who takes part, and share this device's two secrets among its neighbours."""
-        terms, advert = self._terms, self._advert
+        terms, advert, secrets = self._terms, self._advert, self._secrets
         identities = roster.identities
         devices = len(identities)
         if any(first >= second for first, second in pairwise(identities)):
@@ -167,11 +179,10 @@ class Device:
         self._place = entries.index(advert.entry)
         self._neighbours = self._ring.neighbours(self._place)
         self._peers = self._read_neighbours(entries)
-        self._seed = draw_element()
         points = [place + 1 for place in self._neighbours]
         pairs = zip(
-            split(self._masking_secret, points, plan.threshold),
-            split(self._seed, points, plan.threshold),
+            split(secrets.masking_key, points, plan.threshold),
+            split(secrets.seed, points, plan.threshold),
             strict=True,
         )
         boxes = [
@@ -183,7 +194,7 @@ class Device:
             for (place, peer), (key_share, seed_share) in zip(self._peers.items(), pairs, strict=True)
         ]
         return messages.Shares(
-            terms.session, commitment(to_bytes(self._seed), terms, advert.identity), b"".join(boxes)
+            terms.session, commitment(to_bytes(secrets.seed), terms, advert.identity), b"".join(boxes)
         )
 
     @_step("masked", after="shared")
@@ -193,7 +204,7 @@ class Device:
         The masks are shared with the neighbours that are in the inbox. An update of another length, or beyond the
         bound, ends the session too.
         """
-        terms, own = self._terms, self._advert.identity
+        terms, own, secrets = self._terms, self._advert.identity, self._secrets
         senders = from_bitmap(inbox.senders, self._plan.devices)
         boxes = in_pieces(inbox.boxes, messages.BOX)
         if not self._peers.keys() >= set(senders) or len(boxes) != len(senders):
@@ -206,34 +217,34 @@ class Device:
             peer = self._peers[place]
             key = self._sealing_key(place, peer.identity, own)
             shares = crypto.unseal(key, box, self._associated(peer.identity, own))
-            self._held[place] = (shares[:BYTES], shares[BYTES:])
-            for share in self._held[place]:
+            secrets.held[place] = (shares[:BYTES], shares[BYTES:])
+            for share in secrets.held[place]:
                 from_bytes(share)  # refuses what is no element
         if len(levels) != terms.words:
             raise WireError(f"the terms are of {terms.words} words, the update has {len(levels)}")
         words = to_words(levels, bound=terms.bound, bits=terms.bits)
-        crypto.apply_mask(words, own_mask(to_bytes(self._seed), terms, own), bits=terms.bits)
+        crypto.apply_mask(words, own_mask(to_bytes(secrets.seed), terms, own), bits=terms.bits)
         for place in senders:
             peer = self._peers[place]
-            seed = pairwise_mask(self._masking, own, peer, terms)
+            seed = pairwise_mask(secrets.masking, own, peer, terms)
             crypto.apply_mask(words, seed, bits=terms.bits, subtract=self._place > place)
         return messages.Masked(terms.session, pack(words, terms.bits))
 
     @_step("confirmed", after="masked")
     def confirm(self, survivors: messages.Survivors) -> messages.Confirmation:
         """Sign the set of survivors, if it agrees with all that the device knows of it."""
-        plan = self._plan
+        plan, sharers = self._plan, self._secrets.held.keys()
         alive = set(from_bitmap(survivors.alive, plan.devices))
         dropped = set(from_bitmap(survivors.dropped, plan.devices))
         if alive & dropped:
             raise WireError("a device is said to be alive and dropped")
         if self._place not in alive:
             raise WireError("this device, which gave its words, is said to have dropped out")
-        if {place for place in self._neighbours if place in alive or place in dropped} != self._held.keys():
+        if {place for place in self._neighbours if place in alive or place in dropped} != sharers:
             raise WireError("the neighbours that are alive or dropped must be those that shared secrets")
         if len(alive) < plan.quorum:
             raise WireError(f"at least {plan.quorum} devices must be alive, got {len(alive)}")
-        if len(alive & self._held.keys()) < plan.threshold:
+        if len(alive & sharers) < plan.threshold:
             raise WireError(f"at least {plan.threshold} neighbours must be alive")
         if not self._ring.connected(alive):
             raise WireError("the survivors must not fall apart into groups that are summed by themselves")
@@ -256,13 +267,13 @@ class Device:
         for place, signature in zip(signers, signatures, strict=True):
             if not crypto.signed_by(identities[place], signature, "survivors", self._signed):
                 raise WireError(f"device {place} did not sign the survivors that this device was told of")
-        shares = [self._held[place][place in self._alive] for place in sorted(self._held)]
-        session = self._terms.session
+        held = self._secrets.held
+        shares = [held[place][place in self._alive] for place in sorted(held)]
         self._drop("done")
-        return messages.Unmasked(session, b"".join(shares))
+        return messages.Unmasked(self._terms.session, b"".join(shares))
 
     def _check_session(self, message: messages.Message, now: float) -> None:
-        terms = self._terms or message
+        terms = message if self.stage == "new" else self._terms
         if not isinstance(terms, Terms) or message.session != terms.session:
             raise WireError("the message must be of this session")
         if not -AHEAD_S <= now - terms.issued_s <= self.floors.age_s:
@@ -289,20 +300,23 @@ class Device:
         return peers
 
     def _sealing_key(self, place: int, sender: bytes, receiver: bytes) -> bytes:
-        if place not in self._agreed:
-            self._agreed[place] = self._sealing.with_peer(self._peers[place].sealing)
-        return crypto.derive(self._agreed[place], crypto.SEALING, self._terms.context, sender, receiver)
+        secrets = self._secrets
+        if place not in secrets.agreed:
+            secrets.agreed[place] = secrets.sealing.with_peer(self._peers[place].sealing)
+        return crypto.derive(secrets.agreed[place], crypto.SEALING, self._terms.context, sender, receiver)
 
     def _associated(self, sender: bytes, receiver: bytes) -> bytes:
         return self._terms.context.label + sender + receiver
 
+    @property
+    def _secrets(self) -> _Secrets:
+        """What the steps after joining work with. Raises Abort once it is forgotten."""
+        if self._kept is None:
+            raise Abort("the device has forgotten its secrets")
+        return self._kept
+
     def _drop(self, stage: str) -> None:
-        self.stage = stage
-        self._sealing = self._masking = self._masking_secret = self._seed = None
-        self._agreed: dict[int, bytes] = {}  # place -> secret of the two sealing keys
-        self._held: dict[
-            int, tuple[bytes, bytes]
-        ] = {}  # place -> shares of its masking key and of its own mask's seed
+        self.stage, self._kept = stage, None
 
 
 def own_mask(seed: bytes, terms: Terms, identity: bytes) -> bytes:

@@ -10,7 +10,7 @@ Devices are numbered by their place in the `Roster`. A bitmap over them has bit 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import msgpack
 
@@ -69,7 +69,7 @@ class Message:
     def encode(self) -> bytes:
         """The message as bytes."""
         values = [getattr(self, field.name) for field in fields(self)]
-        return msgpack.packb([self.kind, *values], use_bin_type=True)
+        return cast(bytes, msgpack.packb([self.kind, *values], use_bin_type=True))  # None is for streams
 
     @classmethod
     def decode(cls, data: bytes) -> Self:

@@ -60,12 +60,13 @@ class Sum:
 
 
 class Server:
-    """The server in one session under `terms`, which every device is sent first."""
+    """The server in one session under `terms`, which every device is sent first; `plan` stands once all are there."""
+
+    plan: Plan
 
     def __init__(self, terms: Terms, rule: Rule | None = None) -> None:
         self.terms, self.rule = terms, Rule() if rule is None else rule
         self.phase = "invite"
-        self.plan: Plan | None = None
         self._adverts: dict[bytes, Advert] = {}
         self._keys: set[bytes] = set()
         self._places: dict[bytes, int] = {}

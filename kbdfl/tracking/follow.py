@@ -45,29 +45,31 @@ class Tracking:
 def check_trackers(names: Iterable[str]) -> None:
     """Refuse, before a run is begun, what cannot follow it. Raises ConfigError."""
     for name in names:
-        _writer_class(name)
+        writer_class(name)
 
 
 def open_tracking(
-    names: Sequence[str], folder: Path, *, done: int | None, say: Callable[[str], None]
+    names: Sequence[str], folder: Path, *, begins: bool, done: int | None, say: Callable[[str], None]
 ) -> Tracking:
     """Writers for the run in `folder`, which has its config.toml.
 
-    `done` says how many of its rounds were written before and are not to come again; None, that it begins.
+    A run that `begins` is another one than any that is there. Of one that goes on, `done` says how many of its rounds
+    stand as they were written, for those after them come again; None, that all that stand do.
     Raises ConfigError for a name that is not one of TRACKERS, and where its library is missing or its store cannot be
     opened.
     """
     writers = {}
     for name in dict.fromkeys(names):
-        kind = _writer_class(name)
+        kind = writer_class(name)
         try:
-            writers[name] = kind(folder, done=done)
+            writers[name] = kind(folder, begins=begins, done=done)
         except Exception as error:  # as above
             raise ConfigError(f"{name} cannot be written: {' '.join(str(error).split())}"[:300]) from None
     return Tracking(writers, say=say)
 
 
-def _writer_class(name: str) -> Any:
+def writer_class(name: str) -> Any:
+    """The class of `Writer` by that name. Raises ConfigError, where its library is missing too."""
     if name not in TRACKERS:
         raise ConfigError(f"a tracker must be one of {', '.join(TRACKERS)}, got {name!r}"[:200])
     module, kind = TRACKERS[name]
@@ -82,6 +84,6 @@ def track_rows(names: Sequence[str], folder: Path, rows: Sequence[dict[str, Any]
 
     metrics = folder / "metrics.jsonl"
     began_s = metrics.stat().st_mtime - rows[-1]["wall_s"] if rows else 0.0
-    with open_tracking(names, folder, done=0, say=refuse) as tracking:
+    with open_tracking(names, folder, begins=False, done=0, say=refuse) as tracking:
         for row in rows:
             tracking.add(row, at_s=began_s + row["wall_s"])

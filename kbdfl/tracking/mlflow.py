@@ -18,9 +18,11 @@ from kbdfl.tracking.rows import parameters, scalars, step_of
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when it is imported
 
 try:
-    import alembic  # noqa: F401  what MLflow makes its tables with
-    from mlflow import MlflowClient
-    from mlflow.entities import Metric, Param
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a notebook has no widgets for MLflow's own bars
+        import alembic  # noqa: F401  what MLflow makes its tables with
+        from mlflow import MlflowClient
+        from mlflow.entities import Metric, Param
 except ImportError:
     raise ConfigError("MLflow's store needs mlflow and alembic: pip install 'kbdfl[mlflow]'") from None
 
@@ -31,10 +33,9 @@ _BATCH = 100  # parameters that MLflow takes at a time
 
 
 class MlFlow:
-    """See `kbdfl.tracking.rows.Writer`. Of a run that was written before, rounds that are there are passed over."""
+    """See `kbdfl.tracking.rows.Writer`. What stands there stays, whatever `done` says: MLflow takes nothing back."""
 
-    def __init__(self, folder: Path, *, done: int | None) -> None:
-        """`done` is None for a run that begins, which then is another one than any that is there."""
+    def __init__(self, folder: Path, *, begins: bool, done: int | None) -> None:
         self._folder = folder
         logging.getLogger("mlflow.store.db.utils").setLevel(
             logging.WARNING
@@ -46,28 +47,33 @@ class MlFlow:
             f"{folder.resolve()}\n".encode() + (folder / "config.toml").read_bytes()
         ).hexdigest()
         known: list[Any] = []
-        if done is not None:
+        if not begins:
             known = self._client.search_runs([experiment], f"tags.`{_RUN}` = '{digest}'", max_results=1)
+        self._last: dict[str, int] = {}  # step by figure, once it is asked for
         if known:
             self._id = known[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
-            before = self._client.get_metric_history(self._id, "reports")
-            self._step = max((metric.step for metric in before), default=0)
         else:
             tags = {_RUN: digest, "kbdfl.folder": str(folder)}
             made = self._client.create_run(experiment, run_name=folder.name, tags=tags)
-            self._id, self._step = made.info.run_id, 0
+            self._id = made.info.run_id
             settings = [Param(name, value) for name, value in parameters(folder).items()]
             for first in range(0, len(settings), _BATCH):
                 self._client.log_batch(self._id, params=settings[first : first + _BATCH])
 
     def add(self, row: Mapping[str, Any], *, at_s: float) -> None:
-        step = step_of(row)
-        if step > self._step:
-            at_ms = round(at_s * 1000)
-            metrics = [Metric(name, value, at_ms, step) for name, value in scalars(row).items()]
+        step, at_ms = step_of(row), round(at_s * 1000)
+        new = {name: value for name, value in scalars(row).items() if step > self._last_step(name)}
+        if new:
+            metrics = [Metric(name, value, at_ms, step) for name, value in new.items()]
             self._client.log_batch(self._id, metrics=metrics)
-            self._step = step
+            self._last |= dict.fromkeys(new, step)
+
+    def _last_step(self, name: str) -> int:
+        if name not in self._last:
+            before = self._client.get_metric_history(self._id, name)
+            self._last[name] = max((metric.step for metric in before), default=0)
+        return self._last[name]
 
     def close(self, *, finished: bool) -> None:
         for name in FILES:

@@ -8,10 +8,17 @@ from kbdfl.config import read_toml
 
 
 class Writer(Protocol):
-    """One library's files of one run. Steps are rounds closed so far, as in report.html: the first one is step 1."""
+    """One library's files of one run. Steps are rounds closed so far, as in report.html: the first one is step 1.
+
+    A class of these is called with the run's `folder`, and with `begins` and `done` of `open_tracking`.
+    """
 
     def add(self, row: Mapping[str, Any], *, at_s: float) -> None:
-        """Write a row of metrics.jsonl, of a round that closed at `at_s`, seconds since 1970."""
+        """Write a row of metrics.jsonl, of a round that closed at `at_s`, seconds since 1970.
+
+        A row may come again with more figures. Those that stand there are passed over, by their names: each figure's
+        steps only grow.
+        """
 
     def close(self, *, finished: bool) -> None:
         """Write what is left; `finished` says whether the run came to its end."""

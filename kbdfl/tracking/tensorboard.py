@@ -1,9 +1,13 @@
 """TensorBoard's event files, through tensorboardX, which needs neither TensorFlow nor PyTorch.
 
-They go to `tensorboard/` in the run's folder, so `tensorboard --logdir runs` shows all runs side by side.
+They go to `tensorboard/` in the run's folder, so `tensorboard --logdir runs` shows all runs side by side. Events are
+written one by one and flushed with their row, past tensorboardX's queue and thread: what a full disk raises there would
+be lost, and with it the run, which waits for the queue.
 """
 
-from collections.abc import Mapping
+import struct
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +15,78 @@ from kbdfl.errors import ConfigError
 from kbdfl.tracking.rows import scalars, step_of
 
 try:
-    from tensorboardX import SummaryWriter
+    from google.protobuf.message import DecodeError
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
 except ImportError:
     raise ConfigError("TensorBoard's files need tensorboardX: pip install 'kbdfl[tensorboard]'") from None
 
 FOLDER = "tensorboard"
+_FILES = "events.out.tfevents.*"
 
 
 class TensorBoard:
     """See `kbdfl.tracking.rows.Writer`. What the folder holds of rounds from `done` on is shown no more."""
 
-    def __init__(self, folder: Path, *, done: int | None) -> None:
+    def __init__(self, folder: Path, *, begins: bool, done: int | None) -> None:
         place = folder / FOLDER
-        files = len(list(place.glob("*tfevents*")))
-        self._writer = SummaryWriter(
-            str(place),
-            # TensorBoard leaves out what earlier files hold from this step on.
-            purge_step=done + 1 if done is not None and files else None,
-            # Files are named by the second, and read in the order of their names.
-            filename_suffix=f".{files:03}",
+        place.mkdir(exist_ok=True)
+        files = sorted(place.glob(_FILES))
+        self._last = _last_steps(files) if done is None else {}
+        # Files are named by the second, and read in the order of their names.
+        self._file = event_file_writer.EventsWriter(
+            str(place / "events"), filename_suffix=f".{len(files):03}"
         )
+        if done is not None and files:
+            # TensorBoard leaves out what earlier files hold from this step on.
+            self._event(done + 1, session_log=SessionLog(status=SessionLog.START))
         if not files:
             # Indented by four, Markdown shows it as it stands.
-            text = "\n".join(
-                "    " + line for line in (folder / "config.toml").read_text("utf-8").splitlines()
-            )
-            self._writer.add_text("config", text, 0)
+            config = (folder / "config.toml").read_text("utf-8").splitlines()
+            self._event(0, summary=summary.text("config", "\n".join(f"    {line}" for line in config)))
+        self._file.flush()
 
     def add(self, row: Mapping[str, Any], *, at_s: float) -> None:
-        for name, value in scalars(row).items():
-            self._writer.add_scalar(name, value, step_of(row), walltime=at_s)
-        self._writer.flush()
+        step = step_of(row)
+        new = {name: value for name, value in scalars(row).items() if step > self._last.get(name, 0)}
+        for name, value in new.items():
+            self._event(step, at_s, summary=summary.scalar(name, value))
+        if new:
+            self._file.flush()
+            self._last |= dict.fromkeys(new, step)
 
     def close(self, *, finished: bool) -> None:
-        self._writer.close()
+        self._file.close()
+
+    def _event(self, step: int, at_s: float | None = None, **what: Any) -> None:
+        at_s = time.time() if at_s is None else at_s
+        self._file.write_event(Event(step=step, wall_time=at_s, **what))
+
+
+def _last_steps(files: list[Path]) -> dict[str, int]:
+    """Of each figure that the files show, the last step."""
+    last: dict[str, int] = {}
+    for file in files:
+        for event in _events(file):
+            if event.session_log.status == SessionLog.START:
+                last = {name: min(step, event.step - 1) for name, step in last.items()}
+            for value in event.summary.value:
+                last[value.tag] = max(event.step, last.get(value.tag, 0))
+    return last
+
+
+def _events(file: Path) -> Iterator[Any]:
+    """A file's events, up to what a killed process did not write to its end.
+
+    A record is its length, uint64, four bytes of a check, the event, and four more.
+    """
+    with open(file, "rb") as records:
+        while len(head := records.read(12)) == 12:
+            (length,) = struct.unpack("<Q4x", head)
+            body = records.read(length + 4)
+            if len(body) < length + 4:
+                return
+            try:
+                yield Event.FromString(body[:-4])
+            except DecodeError:
+                return

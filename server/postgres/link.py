@@ -62,7 +62,7 @@ class Link:
         """Several statements without arguments, sent at once; the rows of the last."""
 
         def last(connection: "psycopg.Connection") -> list[tuple[Any, ...]]:
-            cursor = connection.execute(text)
+            cursor = connection.execute(text.encode(connection.info.encoding))
             while cursor.nextset():
                 pass
             return _all(cursor)

@@ -6,17 +6,17 @@ what came. So a request that it may have forgotten is not `fresh`, as after a re
 
 import hashlib
 import threading
-from typing import Any
 
 from kbdfl.errors import Conflict, ServerUnavailable
 from kbdfl.identity import FRESH_S
 from kbdfl.server.nonces import MINUTE_S, MOST, Use
+from kbdfl.server.records import Records
 
 
 class SharedNonces:
-    """The memory, in `records`; thread-safe. `began_s` is in seconds since 1970, as are all times here."""
+    """See `kbdfl.server.nonces.Nonces`; in `records`. `began_s` is in seconds since 1970, as are all times here."""
 
-    def __init__(self, records: Any, *, began_s: float, most: int = MOST) -> None:
+    def __init__(self, records: Records, *, began_s: float, most: int = MOST) -> None:
         self._records, self._most = records, most
         self._lock = threading.Lock()
         self._cleaned_s = -1.0
@@ -34,10 +34,6 @@ class SharedNonces:
         return self._records.one("SELECT count(*) FROM nonces")
 
     def meet(self, device: str, nonce: str, *, signed_s: int, request: bytes, now: float) -> Use:
-        """Remember a request whose signature is good; `request` is the sha256 of all that must be the same again.
-
-        Raises Conflict if the nonce came with another request, ServerUnavailable if MOST are remembered.
-        """
         self._let_go(now)
         if self._full:
             raise ServerUnavailable(f"{self._most} requests are remembered, which is the most; try again")
@@ -62,7 +58,6 @@ class SharedNonces:
         return Use(False, False, found[0][1], use, 0)
 
     def mark(self, use: Use) -> None:
-        """Let every later arrival of this request say `marked`."""
         self._records.rows("UPDATE nonces SET marked = true WHERE key = ?", use.key.to_bytes(16))
 
     def _let_go(self, now: float) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 from kbdfl.server.postgres.address import RECORDS, Address
 from kbdfl.server.postgres.link import Link, prepare, this_turn, translated
 from kbdfl.server.postgres.nonces import SharedNonces
+from kbdfl.server.records import Cursor
 
 
 class PostgresRecords:
-    """Devices, tokens, the states of tasks, the audit log and nonces at `address`. Thread-safe.
+    """See `kbdfl.server.records.Records`; at `address`, nonces too.
 
     Raises ServerUnavailable if PostgreSQL cannot be reached.
     """
@@ -52,12 +53,10 @@ class PostgresRecords:
             yield _Writer(link)
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        """What a query finds."""
         with self._asking() as link:
             return link.rows(translated(query), *arguments)
 
     def one(self, query: str, *arguments: Any) -> Any:
-        """The first value of the first row; None without one."""
         found = self.rows(query, *arguments)
         return found[0][0] if found else None
 
@@ -67,13 +66,12 @@ class PostgresRecords:
 
 
 class _Writer:
-    """What is needed of a sqlite3.Connection."""
+    """See `kbdfl.server.records.Writer`."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    def execute(self, query: str, arguments: Sequence[Any] = ()) -> Any:
-        """A cursor, as sqlite3's: fetchone, fetchall, rowcount."""
+    def execute(self, query: str, arguments: Sequence[Any] = ()) -> Cursor:
         return self._link.execute(translated(query), arguments)
 
     def executemany(self, query: str, rows: Iterable[Sequence[Any]]) -> None:

@@ -28,8 +28,10 @@ from kbdfl.server.versions import Content, Model, VersionFiles
 
 log = logging.getLogger(__name__)
 
-_SUMMED = ("reports", "dropped", "refused", "uplink_bytes", "downlink_bytes")
-_SUMMED += ("socket_up_bytes", "socket_down_bytes")
+_SUMMED = (
+    *("reports", "dropped", "refused", "uplink_bytes", "downlink_bytes"),
+    *("socket_up_bytes", "socket_down_bytes"),
+)
 
 
 class PostgresStore:

@@ -18,6 +18,8 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from kbdfl.coordinator import STATE_CLASSES, Coordinator
@@ -67,6 +69,14 @@ class _Outcome:
         self.over, self.kept = threading.Event(), False
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The last revision that a process knows, and the closed round and version that its coordinator went on from."""
+
+    revision: int
+    base: tuple[int, int]
+
+
 def _check_shareable(coordinator: Coordinator) -> None:
     """Raise ConfigError for a task that one process alone can serve."""
     algorithm = coordinator.task.algorithm
@@ -93,7 +103,7 @@ class SharedTurn:
         coordinator.elsewhere = self._elsewhere
         self._known = coordinator.task.algorithm.mode.max_staleness + 1  # rounds
         self._counting, self._coming = threading.Lock(), 0  # threads that want to be in the turn
-        self._depth, self._here = 0, None
+        self._depth, self._here = 0, ExitStack()
         self._open = False  # the transaction, which may outlast a thread's turn
         self._outcome: _Outcome | None = None  # once something has changed in it
         self._jobs: list[Callable[[], None]] = []
@@ -110,10 +120,7 @@ class SharedTurn:
     def _begin_anew(self) -> None:
         """Nothing that this process had summed is its own any more: what is in the database counts, and no more."""
         self._process = secrets.token_hex(8)
-        self._revision: int | None = None  # the last one that is known
-        self._based: tuple[int, int] | None = (
-            None  # the round and the version that the coordinator went on from
-        )
+        self._seen: _Seen | None = None  # until a turn has begun
 
     # what a service does
 
@@ -152,8 +159,7 @@ class SharedTurn:
                     self._finish()
                 if not self._open:
                     self._begin()
-                self._here = turn_of(self._link)
-                self._here.__enter__()
+                self._here.enter_context(turn_of(self._link))
             self._depth += 1
         except BaseException:
             self.local.release()
@@ -165,7 +171,7 @@ class SharedTurn:
             self._depth -= 1
             if self._depth:
                 return
-            self._here.__exit__(None, None, None)
+            self._here.close()
             if not self._link.whole or not (error is None or isinstance(error, KbdflError)):
                 self._fail()
                 if error is None:
@@ -214,7 +220,8 @@ class SharedTurn:
                 revision, number, version, newest, newest_version, clock_s = rows[0]
                 self._clock, self._began_s = (clock_s, time.monotonic()), clock_s
                 self._open = self._link.held = True
-                self._refresh(revision, (number, version), newest, newest_version)
+                base = (-1, 0) if newest is None else (newest, newest_version)
+                self._refresh(_Seen(revision, base), (number, version))
         except BaseException:
             self._fail()
             raise
@@ -223,26 +230,21 @@ class SharedTurn:
             self._downloaded = 0
             self.changed(awaited=False)
 
-    def _refresh(
-        self, revision: int, of: tuple[int, int], newest: int | None, newest_version: int | None
-    ) -> None:
+    def _refresh(self, found: _Seen, of: tuple[int, int]) -> None:
         """Let the coordinator know what others have done; `of` are the round and the version that they are at."""
-        coordinator = self._coordinator
-        if self._revision == revision:
+        coordinator, seen = self._coordinator, self._seen
+        if seen is not None and seen.revision == found.revision:
             return
-        base = (-1, 0) if newest is None else (newest, newest_version)
         before = coordinator.round
-        if self._based != base:
+        moved = seen is None or seen.base != found.base
+        if moved:
             coordinator.follow(self._store.load(known=self._known) or self._initial)
-            followed, self._based = self._based is not None, base
-        else:
-            followed = False
         if of == (coordinator.round, coordinator.version):
             state = self._store.shared_state()
             if state is not None:
                 coordinator.share(unpack(state, classes=STATE_CLASSES))
-        self._revision = revision
-        if followed:
+        self._seen = found
+        if moved and seen is not None:
             self._followed(before)
 
     def _finish(self) -> bool:
@@ -251,12 +253,12 @@ class SharedTurn:
             self._open = self._failed = False
             self._link.abandon()
             return True
-        coordinator = self._coordinator
+        coordinator, seen = self._coordinator, self._seen
         try:
             with turn_of(self._link):
                 state = pack(coordinator.shared(), classes=STATE_CLASSES)
                 at = (coordinator.round, coordinator.version)
-                if not self._store.keep_shared(self._revision, *at, state):
+                if seen is None or not self._store.keep_shared(seen.revision, *at, state):
                     raise ServerUnavailable("another process had the turn at the same time")
                 if self._summed and (not self._closed or coordinator.control is not None):
                     sums = pack(coordinator.sums(), classes=STATE_CLASSES)
@@ -268,9 +270,10 @@ class SharedTurn:
             self._fail()
             return False
         outcome, jobs = self._outcome, self._jobs
-        self._revision += 1
-        if coordinator.round != self._based[0] + 1:  # this process has closed one
-            self._based = (coordinator.round - 1, coordinator.version)
+        base = seen.base
+        if coordinator.round != base[0] + 1:  # this process has closed one
+            base = (coordinator.round - 1, coordinator.version)
+        self._seen = _Seen(seen.revision + 1, base)
         self._over()
         self._failed = False
         outcome.kept = True

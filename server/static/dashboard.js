@@ -85,11 +85,12 @@ function running(values) {
   let sum = 0;
   return values.map((value) => (sum += value ?? 0));
 }
+const closed = (row) => row.round + 1; // how many rounds were closed with this one; their numbers begin at 0
 function draw() {
   const rows = [...rounds.values()].sort((a, b) => a.round - b.round);
-  const x = rows.map((row) => row.round);
+  const x = rows.map(closed);
   const measured = rows.filter((row) => row.recall_top1 !== null);
-  const at = measured.map((row) => row.round);
+  const at = measured.map(closed);
   Plotly.react("chart-recall", [
     line("top-3", at, measured.map((row) => row.recall_top3), "third"),
     line("top-1", at, measured.map((row) => row.recall_top1), "accent"),
@@ -99,8 +100,8 @@ function draw() {
   const losses = trained.map((row) => row.train_loss);
   const span = Math.max(1, Math.round(losses.length / 25));
   Plotly.react("chart-loss", [
-    ...(span > 1 ? [line("each round", trained.map((row) => row.round), losses, "accent", { opacity: 0.28, line: { width: 1 }, hoverinfo: "skip" })] : []),
-    line(span > 1 ? `mean of ${span}` : "each round", trained.map((row) => row.round), smooth(losses, span), "accent"),
+    ...(span > 1 ? [line("each round", trained.map(closed), losses, "accent", { opacity: 0.45, line: { width: 1 }, hoverinfo: "skip" })] : []),
+    line(span > 1 ? `mean of ${span}` : "each round", trained.map(closed), smooth(losses, span), "accent"),
   ], layout({ yaxis: { rangemode: "normal", hoverformat: ".3f" } }), config);
 
   Plotly.react("chart-bytes", [
@@ -120,7 +121,7 @@ function draw() {
 function drawEpsilon() {
   if (budget === undefined) return;
   const rows = [...rounds.values()].sort((a, b) => a.round - b.round).filter((row) => row.epsilon !== null);
-  const x = rows.map((row) => row.round);
+  const x = rows.map(closed);
   const to = x.length ? Math.max(1, x.at(-1)) : 10;
   Plotly.react("chart-epsilon", [
     line("spent", x, rows.map((row) => row.epsilon), "accent", { line: { shape: "hv" } }),
@@ -138,7 +139,7 @@ function showRows() {
   if (measured) {
     for (const top of ["top1", "top3"]) {
       set(top, percent(measured[`recall_${top}`]));
-      set(`${top}-note`, `after round ${measured.round}`);
+      set(`${top}-note`, `after ${count(closed(measured))} round${closed(measured) === 1 ? "" : "s"}`);
     }
   }
   const trained = rows.find((row) => row.train_loss !== null);

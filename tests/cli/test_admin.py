@@ -6,7 +6,7 @@ import re
 import sqlite3
 
 from kbdfl.server.credentials import Credentials
-from kbdfl.server.records import DATABASE, Records
+from kbdfl.server.records import DATABASE, SqliteRecords
 from kbdfl.server.registry import Registry
 
 
@@ -16,7 +16,7 @@ def test_tokens_are_printed_one_a_line_and_let_phones_in(kbdfl, tmp_path):
     made = out.split()
     assert all(re.fullmatch("[0-9a-f]{32}", token) for token in made)
     assert len(set(made)) == 3
-    records = Records(tmp_path)
+    records = SqliteRecords(tmp_path)
     registry = Registry(records, enrolment="token")
     for number, token in enumerate(made):
         registry.enrol(bytes([number]) * 32, 1.0, token=token)

@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from kbdfl.server import registry
-from kbdfl.server.records import Records
+from kbdfl.server.records import SqliteRecords
 from kbdfl.server.store import SqliteStore
 
 
@@ -16,7 +16,7 @@ def folder(tmp_path, model_spec):
     """What a server kept before its first round, with one enrolment token."""
     folder = tmp_path / "served"
     SqliteStore(folder, model_spec).close()
-    records = Records(folder)
+    records = SqliteRecords(folder)
     registry.make_tokens(records, 1, 5.0)
     records.close()
     return folder
@@ -37,7 +37,7 @@ def test_a_folder_comes_back_from_its_backup(kbdfl, folder, tmp_path):
     code, out, err = kbdfl("restore", tmp_path / "b.tar.gz", tmp_path / "new")
     assert (code, err) == (0, "")
     assert "is as it was before the first round; serve it with" in out
-    records = Records.existing(tmp_path / "new")
+    records = SqliteRecords.existing(tmp_path / "new")
     assert records.one("SELECT count(*) FROM tokens") == 1
     records.close()
     assert kbdfl("audit-log", "verify", tmp_path / "new")[1].startswith("2 entries are whole")

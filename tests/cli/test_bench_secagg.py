@@ -5,6 +5,9 @@ import json
 import pytest
 
 from kbdfl.cli.bench.race import ONE_THREAD
+from kbdfl.cli.bench.secagg_http import _config, _mismatches
+from kbdfl.params import save_checkpoint
+from kbdfl.run import build_task
 
 
 @pytest.fixture(autouse=True)
@@ -102,3 +105,16 @@ def test_a_round_over_http_is_counted_at_the_socket(kbdfl):
 )
 def test_what_does_not_go_with_http_is_refused(refused, options, reason):
     assert reason in refused("bench", "secagg", *options)
+
+
+def test_after_a_round_that_came_to_nothing_no_model_is_compared(tmp_path):
+    config = _config(3, 0, preset="tiny", phase_deadline_s=1.0, seed=1)
+    built = build_task(config)
+    save_checkpoint(tmp_path / "first", built.params, built.task.config.spec, {"version": 0})
+
+    class Client:
+        def get(self, path):
+            assert path == "/v1/checkpoint"
+            return (tmp_path / "first").read_bytes()
+
+    assert _mismatches(Client(), config, [], tmp_path) is None

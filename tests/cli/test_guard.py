@@ -40,6 +40,13 @@ def test_behind_a_proxy_loopback_is_not_near():
     assert guard(trusted_proxy="127.0.0.1").enrolment_on("127.0.0.1") == "token"
 
 
+@pytest.mark.parametrize("address", ["nowhere!", "proxy.example.org", "*", "", "127.0.0.1:80"])
+def test_a_proxy_is_known_by_its_address(address):
+    with pytest.raises(ConfigError, match="trusted_proxy must be an IP address, got"):
+        guard(trusted_proxy=address)
+    assert guard(trusted_proxy="::1").trusted_proxy == "::1"
+
+
 @pytest.mark.parametrize(("kind", "most"), [("enrol", 60), ("check-in", 120), ("login", 10)])
 def test_elsewhere_there_are_limits(kind, most):
     rates = guard().rates_on("0.0.0.0")

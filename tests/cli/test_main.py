@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import click
 import pytest
 
 from kbdfl._version import __version__
@@ -21,6 +22,24 @@ def test_every_command_explains_itself(kbdfl, command):
     code, out, err = kbdfl(command, "--help")
     assert (code, err) == (0, "")
     assert out.startswith(f"Usage: kbdfl {command}")
+
+
+def test_a_group_says_the_whole_first_sentence_of_each_command(kbdfl, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = kbdfl("bench", "--help")
+    assert "and whether the sum is exact to the bit." in " ".join(out.split())
+
+
+@pytest.mark.parametrize("command", ["simulate", "serve"])
+def test_options_of_a_run_stand_below_headings_and_none_is_lost(kbdfl, command):
+    _, out, _ = kbdfl(command, "--help")
+    found = group.get_command(click.Context(group), command)
+    assert set(found.sections) <= {each.name for each in found.params}
+    assert [line for line in out.splitlines() if line.endswith(":") and line[0] != " "] == [
+        f"{heading}:" for heading in found.sections.values()
+    ]
+    written = {word.rstrip(",") for word in out.split() if word.startswith("--")}
+    assert {each.opts[0] for each in found.params if isinstance(each, click.Option)} <= written
 
 
 def test_version_is_the_packages(kbdfl):

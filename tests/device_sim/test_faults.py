@@ -13,7 +13,7 @@ from kbdfl.algorithms import Algorithm, ClientRule, FedAvg, FedBuff
 from kbdfl.algorithms.aggregate import WEIGHT_STEP
 from kbdfl.coordinator import Coordinator
 from kbdfl.device_sim.audit import InvariantBroken
-from kbdfl.device_sim.faults import STORM, Storm
+from kbdfl.device_sim.faults import STORM, Chances, Storm
 from kbdfl.device_sim.population import Population
 from kbdfl.errors import ConfigError
 from kbdfl.params import digest
@@ -133,6 +133,15 @@ def test_the_watch_sees_a_version_that_was_skipped(storm, monkeypatch):
     monkeypatch.setattr(Coordinator, "close", skipping)
     with pytest.raises(InvariantBroken, match="was followed by"):
         storm(0)
+
+
+def test_the_watch_takes_no_sum_on_trust(texts, run_config):
+    config, population = run_config(), Population(texts)
+    built = build_task(config, training_texts=population.texts())
+    simulation = Storm(config, built, population, chances=Chances(), held_out=None)
+    simulation._together = True
+    with pytest.raises(InvariantBroken, match="a sum that nobody watched"):
+        simulation.rounds(lambda row: None)
 
 
 def test_the_watch_reckons_plain_means_only(texts, run_config):

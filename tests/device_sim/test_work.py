@@ -69,7 +69,7 @@ def one_by_one(algorithm, jobs):
     size = jobs[0].assignment.coordinates.model.spec.size
     all_done, total = [perform(job) for job in jobs], algorithm.gathering(size)
     for job, done in zip(jobs, all_done, strict=True):
-        if done.frame is not None:
+        if done is not None:
             report = decode_report(done.frame, max_bytes=1 << 20)
             weight = algorithm.weight(report.examples)
             total.add(job.device, report.update, job.assignment.draws, weight=weight)
@@ -131,13 +131,20 @@ def test_what_is_summed_is_what_the_updates_say(make_jobs):
 def test_a_phone_that_declines_is_in_no_sum_and_in_its_place(make_jobs, too_small):
     algorithm = ALGORITHMS["bounded"]
     all_done, total = perform_together(Group(make_jobs(algorithm, too_small=too_small), algorithm))
-    assert [done.frame is None for done in all_done] == [number in too_small for number in range(len(SAID))]
+    assert [done is None for done in all_done] == [number in too_small for number in range(len(SAID))]
     others = [job for number, job in enumerate(make_jobs(algorithm)) if number not in too_small]
     assert total.count == len(others)
     if others:
         assert bytes_of(total) == bytes_of(perform_together(Group(others, algorithm))[1])
     else:
         assert not any(total.state()["total"])
+
+
+def test_what_stands_for_a_frame_is_not_taken_for_a_whole_one(make_jobs):
+    algorithm = ALGORITHMS["as it is"]
+    all_done, _ = perform_together(Group(make_jobs(algorithm), algorithm))
+    with pytest.raises(TypeError, match="phone 0 is in a sum already"):
+        _ = all_done[0].whole
 
 
 def test_groups_that_are_merged_are_the_sum_of_all(make_jobs):
@@ -164,7 +171,7 @@ def test_a_phone_whose_report_would_be_too_large_declines_in_a_group_too(make_jo
     algorithm = ALGORITHMS["as it is"]
     first, *others = make_jobs(algorithm)
     all_done, total = perform_together(Group([with_little_room(first), *others], algorithm))
-    assert [done.frame is None for done in all_done] == [True, False, False, False]
+    assert [done is None for done in all_done] == [True, False, False, False]
     assert total.count == len(others)
 
 

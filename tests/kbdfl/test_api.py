@@ -226,6 +226,7 @@ def test_the_newest_model_is_opened_once_and_leaves_nothing_behind(run):
     before = sorted(run.path.rglob("*"))
     assert run.model is run.model
     assert sorted(run.path.rglob("*")) == before
+    assert repr(run.model.predictor).startswith(f"<Predictor of {run.path}: ")
     assert run.model.facts["params_sha256"] == kbdfl.Model(run.path / "model").facts["params_sha256"]
     assert run.model.vocabulary[:2] == ("<pad>", "<unk>")
 
@@ -284,24 +285,45 @@ def test_what_stands_in_a_table_is_no_html_of_its_own(run):
     assert "<b>" not in table
 
 
-# A kernel's interpreter without ipywidgets, which tqdm would warn about.
+# What a kernel's interpreter has, and an output that says what is done to it.
 NOTEBOOK = """
 import sys, types
-shell = types.ModuleType("IPython")
-shell.get_ipython = lambda: None
-sys.modules |= {"ipykernel.zmqshell": types.ModuleType("z"), "IPython": shell, "ipywidgets": None}
+class Output:
+    def update(self, data, *, raw): print("shows", data["text/plain"])
+def display(data, *, raw, display_id):
+    print("begins", data["text/plain"])
+    return Output()
+shell, inside = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+inside.display = display
+sys.modules |= {"ipykernel.zmqshell": types.ModuleType("z"), "IPython": shell, "IPython.display": inside}
 """
 
 
-@pytest.mark.parametrize(
-    ("before", "shown", "seen"),
-    [(NOTEBOOK, None, True), ("", None, False), ("", True, True), (NOTEBOOK, False, False)],
-)
-def test_a_bar_shows_in_notebooks_and_where_it_is_asked_for(before, shown, seen):
-    code = f"from kbdfl.api.bars import rounds_bar\nwith rounds_bar(3, 1, shown={shown}) as bar: bar.update()"
-    out, err = in_another_python(before + code)
+def barred(before, shown):
+    """What a bar of three rounds, one of them done before, prints in another interpreter."""
+    code = f"with rounds_bar(3, 1, shown={shown}) as bar: bar.update(); bar.update(); bar.set_postfix_str('end')"
+    return in_another_python(f"{before}\nfrom kbdfl.api.bars import rounds_bar\n{code}")
+
+
+@pytest.mark.parametrize(("shown", "seen"), [(None, False), (True, True), (False, False)])
+def test_a_bar_is_a_line_of_standard_error_where_it_is_asked_for(shown, seen):
+    out, err = barred("", shown)
     assert out == ""
-    assert ("2/3" in err) == seen, err
+    assert ("3/3" in err) == seen, err
+
+
+@pytest.mark.parametrize("shown", [None, True, False])
+def test_a_bar_is_one_output_of_its_cell_in_a_notebook(shown):
+    out, err = barred(NOTEBOOK, shown)
+    assert err == ""
+    lines = out.splitlines()
+    if shown is False:
+        assert lines == []
+    else:
+        assert lines[0].startswith("begins simulate:  33%")
+        assert {line.split()[0] for line in lines[1:]} == {"shows"}
+        assert "3/3" in lines[-1]
+        assert lines[-1].endswith("end]")
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])

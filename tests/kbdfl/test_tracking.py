@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from importlib.util import find_spec
 
 import pytest
 from hypothesis import given
@@ -13,6 +12,7 @@ from kbdfl.cli.simulate import simulate as command
 from kbdfl.errors import ConfigError
 from kbdfl.run import RunConfig, RunFolder
 from kbdfl.tracking import TRACKERS, Tracking, open_tracking, track_rows
+from kbdfl.tracking.follow import writer_class
 from kbdfl.tracking.rows import parameters, scalars, step_of
 
 
@@ -31,26 +31,14 @@ def row(number, **changes):
 ROWS = [row(0), row(1, recall_top1=0.25), row(2, status="abandoned", train_loss=None), row(3), row(4)]
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory):
-    """An MLflow store without runs: its tables take a while to make, so tests copy it."""
-    if find_spec("mlflow") is None or find_spec("alembic") is None:
-        return None
-    made = RunFolder.create(tmp_path_factory.mktemp("store"), "x", default="x")
-    made.write_config(RunConfig().to_toml())
-    with open_tracking(["mlflow"], made.path, done=None, say=refuse):
-        pass
-    return made.path.parent / "mlflow.db"
-
-
 @pytest.fixture
-def folder(tmp_path, store, monkeypatch):
+def folder(tmp_path, mlflow_store, monkeypatch):
     """A run's folder as it is when its first round begins, beside an MLflow store of others."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     made = RunFolder.create(tmp_path / "runs", "a", default="x")
     made.write_config(RunConfig().to_toml())
-    if store is not None:
-        shutil.copy(store, made.path.parent)
+    if mlflow_store is not None:
+        shutil.copy(mlflow_store, made.path.parent)
     return made.path
 
 
@@ -59,7 +47,7 @@ def refuse(text):
 
 
 def follow(names, folder, rows, *, done=None):
-    with open_tracking(names, folder, done=done, say=refuse) as tracking:
+    with open_tracking(names, folder, begins=done is None, done=done, say=refuse) as tracking:
         for each in rows:
             tracking.add(each)
 
@@ -133,6 +121,51 @@ def test_a_run_that_goes_on_has_each_round_once(library, folder):
     assert read["wall_s"] == [(step, 1.5 * step) for step in range(1, 6)]
 
 
+def test_figures_that_come_later_are_added_and_those_that_stand_there_stay(library, folder):
+    """As a server's do, whose recall is measured after a round, and which may be killed at any moment."""
+    follow([library.name], folder, ROWS[:2])
+    for _ in range(2):
+        with open_tracking([library.name], folder, begins=False, done=None, say=refuse) as tracking:
+            for each in [*ROWS[:2], row(2, train_loss=3.0), row(2, recall_top1=0.5), row(2, train_loss=9.0)]:
+                tracking.add(each)
+    read, _ = library.read(folder)
+    assert read["reports"] == [(1, 4), (2, 4), (3, 4)]
+    assert read["recall_top1"] == [(2, 0.25), (3, 0.5)]
+    assert read["train_loss"] == [(1, 5), (2, 4), (3, 3)]
+
+
+@pytest.mark.parametrize("left", [1, 11, 13, 40])
+def test_a_file_that_was_not_written_to_its_end_is_read_up_to_there(left, folder):
+    library = Tensorboard()
+    follow(["tensorboard"], folder, [row(0)])
+    (file,) = (folder / "tensorboard").iterdir()
+    whole = file.stat().st_size
+    follow(["tensorboard"], folder, [row(1)], done=1)
+    *_, file = sorted((folder / "tensorboard").iterdir())
+    file.write_bytes(file.read_bytes()[:-left])
+    with open_tracking(["tensorboard"], folder, begins=False, done=None, say=refuse) as tracking:
+        for each in (row(0), row(1)):
+            tracking.add(each)
+    read, _ = library.read(folder)
+    assert whole > left
+    assert {name for name, found in read.items() if [step for step, _ in found] != [1, 2]} == set()
+    assert read["wall_s"] == [(1, 1.5), (2, 3.0)]
+
+
+def test_a_disk_that_is_full_is_said_and_nothing_waits(folder, monkeypatch):
+    """tensorboardX's own queue would fill up behind a thread that has died."""
+    pytest.importorskip("tensorboardX", reason="the extra tensorboard is not installed")
+    said, writer = [], writer_class("tensorboard")(folder, begins=True, done=None)
+    with Tracking({"tensorboard": writer}, say=said.append) as tracking:
+        tracking.add(row(0))
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+            for number in range(1, 20):
+                tracking.add(row(number))
+    writer.close(finished=False)
+    assert said == ["tensorboard is written no more: [Errno 28] No space left on device"]
+
+
 def test_a_run_that_is_there_is_written_once_at_the_times_of_its_rounds(library, folder):
     (folder / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in ROWS))
     closed_s = (folder / "metrics.jsonl").stat().st_mtime
@@ -154,7 +187,10 @@ def test_mlflow_has_the_settings_the_files_and_how_it_ended(folder):
     assert run.data.params == parameters(folder)
     files = {file.path for file in library.client(folder).list_artifacts(run.info.run_id)}
     assert files == {"config.toml", "report.html"}
-    with pytest.raises(KeyboardInterrupt), open_tracking(["mlflow"], folder, done=1, say=refuse):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_tracking(["mlflow"], folder, begins=False, done=1, say=refuse),
+    ):
         raise KeyboardInterrupt
     assert [run.info.status for run in library.runs(folder)] == ["KILLED"]
     follow(["mlflow"], folder, ROWS[:1])  # a run that begins is another one
@@ -209,7 +245,7 @@ def test_a_run_goes_on_without_a_writer_that_fails():
 
 def test_a_tracker_of_another_name_is_refused(folder):
     with pytest.raises(ConfigError, match="a tracker must be one of tensorboard, mlflow, got 'wandb'"):
-        open_tracking(["wandb"], folder, done=None, say=refuse)
+        open_tracking(["wandb"], folder, begins=True, done=None, say=refuse)
 
 
 @pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow")])
@@ -217,14 +253,14 @@ def test_a_library_that_is_missing_is_named_with_its_extra(name, package, folder
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, f"kbdfl.tracking.{name}", raising=False)
     with pytest.raises(ConfigError, match=rf"pip install 'kbdfl\[{name}\]'"):
-        open_tracking([name], folder, done=None, say=refuse)
+        open_tracking([name], folder, begins=True, done=None, say=refuse)
 
 
 def test_a_store_that_cannot_be_opened_is_refused_in_one_line(folder, monkeypatch):
     Mlflow()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "nowhere://x")
     with pytest.raises(ConfigError, match=r"^mlflow cannot be written: .*nowhere"):
-        open_tracking(["mlflow"], folder, done=None, say=refuse)
+        open_tracking(["mlflow"], folder, begins=True, done=None, say=refuse)
 
 
 def test_the_command_offers_all_trackers():

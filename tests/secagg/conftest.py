@@ -78,7 +78,8 @@ class Room:
     def twin(self, place):
         """A phone in the state that the one at `place` is in, whose fate leaves that one as it is."""
         phone = copy.copy(self.phones[place])
-        phone._held, phone._agreed, phone._seen = dict(phone._held), dict(phone._agreed), set(phone._seen)
+        phone._kept, phone._seen = copy.copy(phone._kept), set(phone._seen)
+        phone._kept.held, phone._kept.agreed = dict(phone._kept.held), dict(phone._kept.agreed)
         return phone
 
 

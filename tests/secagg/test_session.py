@@ -169,7 +169,7 @@ def test_masked_words_look_like_noise_and_masks_cancel_for_all_survivors_alone(r
     assert_array_equal(server._words, np.sum(masked, axis=0, dtype=np.uint32) & ones)
     # Without their own masks, which the test knows, all five words cancel to the sum and four do not.
     for place, words in enumerate(masked):
-        seed = played.phones[place]._seed.to_bytes(32, "little")
+        seed = played.phones[place]._secrets.seed.to_bytes(32, "little")
         own = crypto.derive(seed, crypto.OWN, terms.context, played.identities[place])
         crypto.apply_mask(words, own, bits=terms.bits, subtract=True)
     assert_array_equal(to_sum(sum(masked) & ones, bits=terms.bits), np.full(20_000, 5))

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from kbdfl.errors import DataError
 from kbdfl.server import audit_log
 from kbdfl.server.audit_log import BEGINNING, Head
-from kbdfl.server.records import DATABASE, Records
+from kbdfl.server.records import DATABASE, SqliteRecords
 
 ENTRIES = 12
 
 
 @pytest.fixture
 def records(tmp_path):
-    opened = Records(tmp_path)
+    opened = SqliteRecords(tmp_path)
     for number in range(ENTRIES):
         audit_log.append(opened, at_s=5.0 + number, by="server", what="round opened", round=number)
     yield opened
@@ -42,7 +42,7 @@ def test_a_log_that_nobody_touched_is_whole(records, tmp_path):
     assert head.entries == ENTRIES
     assert head.sha256 == records.one("SELECT sha256 FROM audit_log ORDER BY number DESC LIMIT 1")
     (tmp_path / "empty").mkdir()
-    empty = Records(tmp_path / "empty")
+    empty = SqliteRecords(tmp_path / "empty")
     assert audit_log.verify(empty) == Head(0, BEGINNING)
     empty.close()
 
@@ -113,7 +113,7 @@ def test_entries_are_canonical_and_read_back_newest_first(records):
 
 
 def test_two_processes_write_one_chain(records, tmp_path):
-    other = Records(tmp_path)
+    other = SqliteRecords(tmp_path)
     for number in range(10):
         audit_log.append(records if number % 2 else other, at_s=0.0, by="server", what="y")
     other.close()

@@ -21,7 +21,7 @@ from kbdfl.server import backup as backup_module
 from kbdfl.server.app import create_app
 from kbdfl.server.archive import MANIFEST, Manifest, Part
 from kbdfl.server.backup import back_up, restore
-from kbdfl.server.records import Records
+from kbdfl.server.records import SqliteRecords
 from kbdfl.snapshot import unpack
 
 PATIENCE_S = 20.0
@@ -127,7 +127,7 @@ def test_both_ends_stand_in_the_audit_log(two_rounds, made, tmp_path):
     restore(made, tmp_path / "restored")
     said = {}
     for folder in (two_rounds[0].folder, tmp_path / "restored"):
-        records = Records(folder)
+        records = SqliteRecords(folder)
         audit_log.verify(records)
         said[folder.name] = [entry["what"] for entry in reversed(audit_log.entries(records))]
         records.close()

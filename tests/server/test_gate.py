@@ -6,8 +6,8 @@ from kbdfl.errors import Conflict, Forbidden, KbdflError, Unauthorised
 from kbdfl.identity import DEVICE, NONCE, SIGNATURE, TIME, device_id, generate_key, public_key, sign_request
 from kbdfl.rng import stream
 from kbdfl.server.gate import admit
-from kbdfl.server.nonces import Nonces
-from kbdfl.server.records import Records
+from kbdfl.server.nonces import LocalNonces
+from kbdfl.server.records import SqliteRecords
 from kbdfl.server.registry import Registry
 
 NOW = 1_800_000_000.0
@@ -21,7 +21,7 @@ REQUESTS = {
 
 @pytest.fixture
 def registry(tmp_path):
-    records = Records(tmp_path)
+    records = SqliteRecords(tmp_path)
     yield Registry(records)
     records.close()
 
@@ -35,7 +35,7 @@ def key(registry):
 
 @pytest.fixture
 def nonces():
-    return Nonces(began_s=NOW - 3_600)
+    return LocalNonces(began_s=NOW - 3_600)
 
 
 def signed(key, name="report", **options):
@@ -87,7 +87,7 @@ def test_a_nonce_cannot_be_used_for_another_request(registry, nonces, key):
 
 
 def test_what_a_former_process_may_have_seen_is_let_through_but_not_fresh(registry, key):
-    nonces = Nonces(began_s=NOW + 5)
+    nonces = LocalNonces(began_s=NOW + 5)
     caller = admit(registry, nonces, **signed(key), now=NOW + 6)
     assert (caller.first, caller.fresh) == (True, False)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kbdfl.errors import Conflict, ServerUnavailable
 from kbdfl.identity import FRESH_S
-from kbdfl.server.nonces import MINUTE_S, Nonces
+from kbdfl.server.nonces import MINUTE_S, LocalNonces
 
 NOW = 1_800_000_000.0
 
@@ -20,7 +20,7 @@ def meet(nonces, nonce, *, device="a", request=b"r" * 32, at=NOW, now=NOW):
 
 @pytest.fixture
 def nonces():
-    return Nonces(began_s=NOW - 3_600)
+    return LocalNonces(began_s=NOW - 3_600)
 
 
 def test_the_first_of_a_nonce_is_fresh_and_no_other(nonces):
@@ -54,7 +54,7 @@ def test_a_mark_is_seen_by_what_comes_again(nonces):
     )
 )
 def test_a_request_is_fresh_once_for_as_long_as_its_time_is(arrivals):
-    nonces, now, seen = Nonces(began_s=NOW - 3_600), NOW, {}
+    nonces, now, seen = LocalNonces(began_s=NOW - 3_600), NOW, {}
     for name, off_s, pause_s in arrivals:
         now += pause_s
         signed = seen.setdefault(name, [int(now) + off_s, False])
@@ -73,7 +73,7 @@ def test_what_is_no_longer_fresh_is_forgotten_a_minute_at_a_time(nonces):
 
 
 def test_what_was_signed_before_the_memory_began_is_not_known_to_be_new():
-    nonces = Nonces(began_s=NOW)
+    nonces = LocalNonces(began_s=NOW)
     use = meet(nonces, "n", at=NOW - 1)
     assert (use.first, use.fresh) == (True, False)
     assert meet(nonces, "m", at=NOW).fresh
@@ -86,7 +86,7 @@ def test_a_clock_that_is_set_back_makes_nothing_new(nonces):
 
 
 def test_when_it_is_full_nothing_new_is_taken_and_what_is_known_still_is():
-    nonces = Nonces(began_s=NOW, most=5)
+    nonces = LocalNonces(began_s=NOW, most=5)
     for number in range(5):
         meet(nonces, f"{number}")
     with pytest.raises(ServerUnavailable, match="5 requests are remembered"):

@@ -9,7 +9,7 @@ import pytest
 
 from kbdfl.errors import ConfigError, DataError, Forbidden, ModelError, NotFound
 from kbdfl.identity import device_id
-from kbdfl.server.records import DATABASE, Records
+from kbdfl.server.records import DATABASE, SqliteRecords
 from kbdfl.server.registry import OPEN, TOKEN, Registry, make_tokens
 
 KEY, OTHER = b"k" * 32, b"o" * 32
@@ -17,7 +17,7 @@ KEY, OTHER = b"k" * 32, b"o" * 32
 
 @pytest.fixture
 def records(tmp_path):
-    opened = Records(tmp_path)
+    opened = SqliteRecords(tmp_path)
     yield opened
     opened.close()
 
@@ -106,14 +106,14 @@ def test_a_revoked_device_cannot_enrol_again_even_after_a_restart(records):
 
 def test_who_enrolled_is_known_after_a_kill(tmp_path):
     program = (
-        "import os, signal, sys; from kbdfl.server.records import Records\n"
+        "import os, signal, sys; from kbdfl.server.records import SqliteRecords\n"
         "from kbdfl.server.registry import Registry, make_tokens\n"
-        "records = Records(sys.argv[1]); registry = Registry(records, enrolment='token')\n"
+        "records = SqliteRecords(sys.argv[1]); registry = Registry(records, enrolment='token')\n"
         "registry.enrol(b'k' * 32, 1.0, token=make_tokens(records, 1, 1.0)[0])\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     assert subprocess.run([sys.executable, "-c", program, str(tmp_path)]).returncode == -9
-    records = Records(tmp_path)
+    records = SqliteRecords(tmp_path)
     assert Registry(records).public_key(device_id(KEY)) == KEY
     records.close()
 
@@ -122,11 +122,11 @@ def test_what_is_no_enrolment_and_no_folder_of_a_server_is_one_clear_line(record
     with pytest.raises(ConfigError, match="enrolment must be open or token, got closed"):
         Registry(records, enrolment="closed")
     with pytest.raises(DataError, match="must be a folder that `kbdfl serve` has kept"):
-        Records.existing(tmp_path / "nowhere")
+        SqliteRecords.existing(tmp_path / "nowhere")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / DATABASE).write_bytes(b"no database" * 1_000)
     with pytest.raises(ModelError, match="is not a database of this server"):
-        Records(tmp_path / "other")
+        SqliteRecords(tmp_path / "other")
 
 
 def test_a_transaction_is_all_or_nothing(records):

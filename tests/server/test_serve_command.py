@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,9 @@ import urllib.request
 
 import pytest
 
+from kbdfl.run import RunFolder
+from kbdfl.tracking.rows import scalars, step_of
+from tests.kbdfl.test_tracking import Mlflow, Tensorboard
 from tests.server.test_connections import certified
 
 SMALL = ["--preset", "tiny", "--source", "personas", "--devices", "20", "--rounds", "5", "--cohort", "2"]
@@ -229,4 +233,97 @@ def test_a_table_that_no_server_can_have_ends_in_one_line(table, reason, tmp_pat
     answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
     assert reason in answer.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def kbdfl(*arguments):
+    command = [sys.executable, "-m", "kbdfl", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+
+
+def until(true):
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, "that takes too long"
+        time.sleep(0.05)
+
+
+def test_each_round_is_tracked_once_though_the_server_was_killed(serve, tmp_path, mlflow_store, monkeypatch):
+    libraries, folder = [Tensorboard(), Mlflow()], tmp_path / "served"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(mlflow_store, tmp_path)
+    rounds = 24
+    task = [
+        "--preset",
+        "tiny",
+        "--devices",
+        "20",
+        "--rounds",
+        str(rounds),
+        "--cohort",
+        "2",
+        "--evaluate-every",
+        "5",
+    ]
+    track = [word for library in libraries for word in ("--track", library.name)]
+    process, url = serve(*task, *track)
+    assert url, process.communicate()[1]
+    until(lambda: (folder / "tensorboard").exists() and libraries[1].runs(folder))
+    fleet = ["fleet", "--server", url, "--devices", 20, "--runs", tmp_path / "fleets"]
+    phones = subprocess.Popen(
+        [sys.executable, "-m", "kbdfl", *map(str, fleet)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until(lambda: libraries[1].runs(folder)[0].data.metrics.get("reports"))
+        before = status(url)["totals"]["committed"]
+        process.kill()
+        process.communicate()
+        assert before < rounds, "it was killed too late"
+    finally:
+        phones.kill()
+        phones.wait()
+
+    process, url = serve(*track)
+    assert url, process.communicate()[1]
+    fleet[2] = url
+    played = kbdfl(*fleet)
+    assert played.returncode == 0, played.stderr
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (0, "")
+    rows = RunFolder(folder).rows()
+    assert len(rows) == rounds
+    for library in libraries:
+        read, times = library.read(folder)
+        found = [(name, *each) for name, figures in read.items() for each in figures]
+        expected = [(name, step_of(row), value) for row in rows for name, value in scalars(row).items()]
+        assert [each[:2] for each in sorted(found)] == [each[:2] for each in sorted(expected)]
+        assert [value for *_, value in sorted(found)] == pytest.approx(
+            [value for *_, value in sorted(expected)]
+        )
+        assert times == sorted(times)
+    assert [run.info.status for run in libraries[1].runs(folder)] == ["FINISHED"]
+
+
+@pytest.mark.parametrize(("name", "package"), [("tensorboard", "tensorboardX"), ("mlflow", "mlflow")])
+def test_a_tracker_whose_library_is_missing_is_refused_in_one_line_and_leaves_no_folder(
+    name, package, tmp_path
+):
+    code = f"import sys; sys.modules[{package!r}] = None; from kbdfl.cli import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "serve",
+        *SMALL,
+        "--track",
+        name,
+        "--folder",
+        str(tmp_path / "new"),
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (answer.returncode, len(answer.stderr.splitlines())) == (2, 1)
+    assert f"pip install 'kbdfl[{name}]'" in answer.stderr
     assert not (tmp_path / "new").exists()

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, tzinfo
 from email.utils import parsedate_to_datetime
 from math import isfinite
+from typing import SupportsFloat
 
 # Date and time with digits alone, in the styles of phones' languages: "3/4/24, 5:06 PM", "04.03.2024 klo 17.06.30",
 # "2024-03-04 下午5:06", "4/3/2024, 5:06 p. m.". \s takes the narrow spaces that phones put before PM.
@@ -108,10 +109,13 @@ def when(value: object, zone: tzinfo | None, order: str = "dmy") -> float | None
             number = float(value)
         except ValueError:
             return _written(value, zone, order)
-        value = number
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
+    elif isinstance(value, bool) or not isinstance(value, int | float | SupportsFloat):  # the usual first
         return None
-    number = float(value)
+    else:
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
     if not isfinite(number) or abs(number) > 1e20:
         return None
     while abs(number) > 1e11:

@@ -106,13 +106,8 @@ def _text(value: Any, masked: bool) -> str | None:
         return None
     pieces: list[str] = []
     for each in value:
-        if isinstance(each, dict) and isinstance(each.get("text"), str):
-            kind = each.get("type")
-            pieces.append(
-                _ENTITIES.get(kind, each["text"]) if masked and isinstance(kind, str) else each["text"]
-            )
-        elif isinstance(each, str):
-            pieces.append(each)
-        else:
+        text, kind = (each.get("text"), each.get("type")) if isinstance(each, dict) else (each, None)
+        if not isinstance(text, str):
             return None
+        pieces.append(_ENTITIES.get(kind, text) if masked and isinstance(kind, str) else text)
     return "".join(pieces)

@@ -3,11 +3,12 @@
 import click
 
 from kbdfl.cli.bench import client, fleet, kernels, secagg, server
+from kbdfl.cli.common import Group
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
-    """Measure beside peers: medians, ranges and ratios from one interleaved run."""
+    """Measure: training and codec beside their peers, interleaved; and what a fleet, secure sums and a server take."""
 
 
 bench.add_command(client.client)

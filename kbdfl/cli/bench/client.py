@@ -51,7 +51,7 @@ class Worker:
         self.process.communicate()
 
     def _answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
+        line = self.process.stdout.readline() if self.process.stdout else ""
         if not line:
             raise RuntimeError(f"the process of {self.name} ended, exit code {self.process.wait()}")
         return json.loads(line)

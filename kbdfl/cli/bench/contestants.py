@@ -10,7 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from kbdfl.model import CifgConfig
 
 STEPS, BATCH, WORDS = 8, 16, 20  # a client update: 8 SGD steps of 16 messages with 20 words
 LEARNING_RATE = 0.5
@@ -20,7 +25,7 @@ SGEMM_SIZE, SGEMM_REPEATS = 1024, 8  # about as long as a client update, so that
 Update = Callable[[], Any]  # performs one client update, returns the delta: an array, or arrays by name
 
 
-def tokens(vocab: int, seed: int) -> Any:
+def tokens(vocab: int, seed: int) -> "np.ndarray":
     """What the client typed: int64 (K, B, T + 1), words by Zipf's law; the first of each message is <bos>."""
     import numpy as np
 
@@ -52,7 +57,7 @@ def client_update(name: str, *, preset: str, seed: int) -> Update:
     return _sampled(config, params, typed, candidates=int(name.removeprefix("kbdfl_")))
 
 
-def _exact(config: Any, params: Any, typed: Any) -> Update:
+def _exact(config: "CifgConfig", params: "np.ndarray", typed: "np.ndarray") -> Update:
     from kbdfl.kernels.train import Workspace, local_sgd
     from kbdfl.text import EOS, pack
 
@@ -63,7 +68,7 @@ def _exact(config: Any, params: Any, typed: Any) -> Update:
     )[0]
 
 
-def _sampled(config: Any, params: Any, typed: Any, *, candidates: int) -> Update:
+def _sampled(config: "CifgConfig", params: "np.ndarray", typed: "np.ndarray", *, candidates: int) -> Update:
     """Softmax over `candidates` words: their rows are taken out and trained as a smaller model.
 
     The messages are renumbered to words among them, so that every word is learned and none is skipped.

@@ -6,12 +6,15 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kbdfl.cli.bench.contestants import BATCH, LEARNING_RATE, client_update, tokens
 from kbdfl.cli.common import given_options, json_option, progress, seed_option, show
+
+if TYPE_CHECKING:
+    from kbdfl.device_sim.store import TypingLog
 
 _OF_ROUNDS = {"engine", "workers", "clients", "rounds", "candidates"}
 # A round of the country: 100 reports of 130 phones, in ten minutes at most (Bonawitz et al. 2019 use some hundreds of
@@ -145,6 +148,12 @@ class Phones:
 
     def __len__(self) -> int:
         return self._count
+
+    def log(self, user: str) -> "TypingLog":
+        """Empty."""
+        from kbdfl.device_sim.store import TypingLog
+
+        return TypingLog()
 
 
 def rounds_of(

@@ -172,7 +172,7 @@ class Load:
         signer = self._ring.popleft()
 
         def done(status: int, _: dict[str, str], body: bytes) -> None:
-            answer = json.loads(body) if status == OK else {"status": _kind(status, body)}
+            answer: dict[str, Any] = json.loads(body) if status == OK else {"status": _kind(status, body)}
             self.answers[answer["status"]] += 1
             if answer["status"] == "assigned":
                 part = Part(signer, answer["round"], answer["model_sha256"], time.perf_counter())

@@ -103,26 +103,31 @@ def _mismatches(client: Any, config: "RunConfig", parts: "list[SecurePart]", fol
 
     None if it has no new model.
     """
+    import numpy as np
+
+    from kbdfl.assignment import Assignment
     from kbdfl.coordinator import Coordinator
     from kbdfl.params import load_checkpoint
     from kbdfl.rng import stream
     from kbdfl.rounds import MemoryStore
     from kbdfl.run import build_task
-    from kbdfl.secure import SESSION, count_sum
+    from kbdfl.secure import SESSION, count_sum, payload_of
 
-    built = build_task(config)
-    offline = Coordinator(
-        built.task, built.params, store=MemoryStore(), random=stream(config.settings.seed, "pace")
-    )
-    summed = {part.device: part for part in parts if part.summed}
-    for device in summed:
-        assignment = offline.check_in(device, 0.0)
-    total = sum(part.words for part in summed.values())
-    sent = dict.fromkeys(summed, 0)
-    count_sum(offline, total, sent, assignment=assignment, session=bytes(SESSION), now=1.0)
     file = folder / "served.safetensors"
     file.write_bytes(client.get("/v1/checkpoint"))
     params, _, facts = load_checkpoint(file)
     if facts["version"] == 0:
         return None
+    built = build_task(config)
+    offline = Coordinator(
+        built.task, built.params, store=MemoryStore(), random=stream(config.settings.seed, "pace")
+    )
+    summed = {part.device: part for part in parts if part.summed}
+    answers = [offline.check_in(device, 0.0) for device in summed]
+    assignment = next(answer for answer in answers if isinstance(answer, Assignment))
+    total = np.zeros(payload_of(built.task).words, np.int64)
+    for part in summed.values():
+        total += part.words
+    sent = dict.fromkeys(summed, 0)
+    count_sum(offline, total, sent, assignment=assignment, session=bytes(SESSION), now=1.0)
     return int((params != offline.params).sum())

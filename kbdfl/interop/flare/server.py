@@ -23,7 +23,7 @@ CHECKED_S = 0.05  # between two looks whether everybody has answered
 RESULTS = "results.json"
 
 
-class Silos(FedAvg):  # type: ignore[misc]
+class Silos(FedAvg):  # type: ignore[misc]  # FLARE has no types for mypy
     """The whole experiment, in `folder`; it writes `RESULTS` and every model's checkpoint there."""
 
     def __init__(self, folder: str, num_clients: int, num_rounds: int) -> None:
@@ -40,7 +40,10 @@ class Silos(FedAvg):  # type: ignore[misc]
         models, chosen = {}, {}
         for reply in self._send("train", start, {WANTED: ALONE}):
             site = reply.meta["client_name"]
-            models[f"{site} alone"], chosen[f"{site} alone"] = flat(reply.params, self._spec), reply.metrics
+            models[f"{site} alone"], chosen[f"{site} alone"] = (
+                flat(reply.params, self._spec),
+                _measured(reply),
+            )
         for rate in self._beginning.shared.joint_rates:
             params, found = self._joint(rate, start)
             if JOINT not in models or found > chosen[JOINT]["recall_top1"]:
@@ -86,7 +89,7 @@ class Silos(FedAvg):  # type: ignore[misc]
     def _ask(self, params: np.ndarray, part: str) -> dict[str, dict[str, float]]:
         """recall_top1 and recall_top3 of a model by organisation."""
         replies = self._send("validate", params, {PART: part})
-        return {reply.meta["client_name"]: dict(reply.metrics) for reply in replies}
+        return {reply.meta["client_name"]: _measured(reply) for reply in replies}
 
     def _write(
         self,
@@ -114,6 +117,13 @@ class Silos(FedAvg):  # type: ignore[misc]
                 rows[name][measure] = float(np.mean([one[measure] for one in asked[name].values()]))
         document = {"models": rows, "figures": figures(rows)}
         write_atomically(folder / RESULTS, json.dumps(document, indent=1).encode())
+
+
+def _measured(reply: FLModel) -> dict[str, float]:
+    """What an organisation says of a model. Raises DataError where it says nothing."""
+    if reply.metrics is None:
+        raise DataError(f"{reply.meta['client_name']} must say how good the model is")
+    return dict(reply.metrics)
 
 
 def figures(rows: dict[str, Any]) -> dict[str, float]:

@@ -130,7 +130,13 @@ def write_silos(folder: Path, shared: Shared, *, words: int) -> None:
         write_messages(own / "log.jsonl", found.source.messages(name))
         for part, users in zip(PARTS, (data.validation, data.held_out), strict=True):
             asked = found.asked[users][number]
-            np.savez(own / f"{part}.npz", **asked.arrays)  # type: ignore[arg-type]
+            np.savez(
+                own / f"{part}.npz",
+                inputs=asked.inputs,
+                targets=asked.targets,
+                active=asked.active,
+                steps=asked.steps,
+            )
     data.vocabulary.save(folder / "tokenizer.json")
     np.save(folder / "frequencies.npy", data.frequencies)
     write_atomically(folder / "shared.json", json.dumps(asdict(shared), indent=1).encode())

@@ -7,7 +7,7 @@ task `validate`, recall on one's own users.
 import argparse
 from pathlib import Path
 
-from kbdfl.errors import ConfigError
+from kbdfl.errors import ConfigError, DataError
 from kbdfl.interop.flare.silos import Site
 from kbdfl.interop.learner import flat, named
 
@@ -31,6 +31,8 @@ def answer(site: Site, model: FLModel, *, asked: bool) -> FLModel:
         own = site.alone()
         metrics = {"rate": own.rate, "recall_top1": own.recall_top1}
         return FLModel(params_type=ParamsType.FULL, params=named(own.params, site.spec), metrics=metrics)
+    if model.current_round is None:
+        raise DataError("a model to train further must come with the number of its round")
     learned = site.learn(params, round=model.current_round)
     return FLModel(
         params_type=ParamsType.DIFF,
