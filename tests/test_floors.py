@@ -79,7 +79,7 @@ DOORS = {
     "mpmath": ["kbdfl.privacy.sampling", "kbdfl.privacy.mechanisms"],
     "click": ["kbdfl.cli"],
     "tqdm": ["kbdfl.cli", "kbdfl.api.bars"],
-    "IPython": ["kbdfl.api.bars", "kbdfl.api.figure"],
+    "IPython": ["kbdfl.api.cells"],
     "prompt_toolkit": ["kbdfl.cli.prompt"],
     "plotly": ["kbdfl.report", "kbdfl.api.figure", "kbdfl.server", "kbdfl.device_sim.experiments.report"],
     "urllib3": ["kbdfl.device_sim.agent"],

@@ -45,7 +45,8 @@ def _section(command: click.Command, context: click.Context, heading: str) -> li
     for title, records in option_sections(command, context):
         rows = [f"| `{names}` | {_plain(said)} |" for names, said in records if said and names != "--help"]
         if rows:
-            lines += [f"| {'option' if title == 'Options' else title} | |", "|---|---|", *rows, ""]
+            lines += [] if title == "Options" else [f"{heading}# {title}", ""]
+            lines += ["| option | |", "|---|---|", *rows, ""]
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             below = command.get_command(context, name)

@@ -91,8 +91,10 @@ class NoisedUnseen(Release, RunningSum):
         self.add_sum(values, count=len(devices))
         self._devices |= set(devices)
 
-    def merge(self, other: Self) -> None:
-        """Count all that `other` has added, of the same round."""
+    def merge(self, other: RunningSum) -> None:
+        """Count all that `other`, of the same class, has added, of the same round."""
+        if not isinstance(other, type(self)):
+            raise Conflict("a sum without its phones' noise must not join one with it")
         super().merge(other)
         self._devices |= other._devices
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from kbdfl.api.cells import in_notebook, output
+
 
 class _Cell:
-    """What tqdm writes to in a notebook: one output of the cell, which each line takes the place of.
+    """What tqdm writes to in a notebook: one output of the cell, in which each line takes the place of the last.
 
     Standard error would do in JupyterLab. Whoever runs notebooks without a browser keeps each line of it, ten a second.
     """
@@ -19,13 +21,11 @@ class _Cell:
 
     def write(self, text: str) -> None:
         """Show a line; the end of one is none."""
-        from IPython.display import display
-
         line = text.strip()
         if not line:
             return
         if self._output is None:
-            self._output = display({"text/plain": line}, raw=True, display_id=True)
+            self._output = output({"text/plain": line})
         else:
             self._output.update({"text/plain": line}, raw=True)
 
@@ -41,10 +41,5 @@ def rounds_bar(total: int, done: int, *, shown: bool | None) -> Any:
     notebook = in_notebook()
     if shown is None:
         shown = notebook or sys.stderr.isatty()
-    file = _Cell() if notebook else sys.stderr
+    file: Any = _Cell() if notebook else sys.stderr
     return tqdm(total=total, initial=done, unit="round", desc="simulate", disable=not shown, file=file)
-
-
-def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this interpreter."""
-    return "ipykernel.zmqshell" in sys.modules

@@ -29,9 +29,12 @@ class Float32(Transform):
     """The delta itself, four bytes a parameter: section "values" float32 (P,)."""
 
     name: ClassVar[str] = "float32"
-    bits_each: ClassVar[float] = 32.0
     takes: ClassVar[tuple[str, ...]] = (DELTA, VALUES)
     gives: ClassVar[str] = CODED
+
+    @property
+    def bits_each(self) -> float:
+        return 32.0
 
     def encode(self, update: Update, draws: Draws) -> Update:
         return update.coded({"values": update.vector})
@@ -60,10 +63,13 @@ class Int8(Transform):
 
     block: int = 256
     name: ClassVar[str] = "int8"
-    bits_each: ClassVar[float] = 8.0
     takes: ClassVar[tuple[str, ...]] = (DELTA, VALUES)
     gives: ClassVar[str] = CODED
     summable: ClassVar[bool] = False
+
+    @property
+    def bits_each(self) -> float:
+        return 8.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.block <= 1 << 20:

@@ -42,7 +42,10 @@ class Fixed(Transform):
     name: ClassVar[str] = "fixed"
     takes: ClassVar[tuple[str, ...]] = (DELTA, VALUES)
     gives: ClassVar[str] = CODED
-    bits_each: ClassVar[float] = float(BITS)
+
+    @property
+    def bits_each(self) -> float:
+        return BITS
 
     def __post_init__(self) -> None:
         if not 0 < self.norm < float("inf"):

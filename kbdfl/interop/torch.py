@@ -11,6 +11,8 @@ Equations and shapes are those of `kbdfl/model/cifg.py`. Needs the extra `torch`
 
 # Without PyTorch its classes have no types, and with it some of its methods have none.
 # mypy: allow-subclassing-any, allow-untyped-calls
+# And where there is no PyTorch pyright takes this very file for the module `torch`.
+# pyright: reportAttributeAccessIssue=false
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

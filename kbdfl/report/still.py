@@ -1,7 +1,7 @@
 """A plotly figure of lines as a still picture: SVG of a few kilobytes, for viewers that do not know plotly's figures.
 
-plotly itself draws pictures with a browser that it starts, and pages with a script of five megabytes. This draws what the
-plots of runs have: lines over linear axes, a title, the names of several lines.
+plotly itself draws pictures with a browser that it starts, and pages with a script of five megabytes. This draws what
+the plots of runs have: lines over linear axes, a title, the names of several lines.
 """
 
 import html
@@ -20,7 +20,8 @@ _DASHES = {"dash": "9 6", "dot": "3 3", "dashdot": "9 4 3 4"}
 def still(figure: Any) -> str:
     """`figure` as an SVG; its legend is left out where one line needs none. What was not measured is a gap."""
     traces = [trace for trace in figure.data if trace.x is not None and trace.y is not None]
-    points = [pair for trace in traces for pair in zip(trace.x, trace.y, strict=True) if None not in pair]
+    lines = [[_point(x, y) for x, y in zip(trace.x, trace.y, strict=True)] for trace in traces]
+    points = [point for line in lines for point in line if point is not None]
     layout = figure.layout
     x_axis = _axis([x for x, _ in points], zero=layout.xaxis.rangemode == "tozero")
     y_axis = _axis([y for _, y in points], zero=layout.yaxis.rangemode == "tozero")
@@ -43,13 +44,10 @@ def still(figure: Any) -> str:
     parts.append(_text(WIDTH / 2, HEIGHT - 8, layout.xaxis.title.text, anchor="middle"))
     middle = (HEIGHT + _TOP - _BOTTOM) / 2
     parts.append(_text(18, middle, layout.yaxis.title.text, anchor="middle", turned=True))
-    for number, trace in enumerate(traces):
+    for number, (trace, line) in enumerate(zip(traces, lines, strict=True)):
         colour = trace.line.color or COLOURS[number % len(COLOURS)]
         dash = f' stroke-dasharray="{_DASHES[trace.line.dash]}"' if trace.line.dash in _DASHES else ""
-        drawn = [
-            None if x is None or y is None else (across(x), down(y))
-            for x, y in zip(trace.x, trace.y, strict=True)
-        ]
+        drawn = [None if point is None else (across(point[0]), down(point[1])) for point in line]
         parts.append(
             f'<path d="{_path(drawn)}" fill="none" stroke="{html.escape(colour)}" stroke-width="2"{dash}/>'
         )
@@ -64,6 +62,11 @@ def still(figure: Any) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
         f' font-family="sans-serif"><rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>{"".join(parts)}</svg>'
     )
+
+
+def _point(x: float | None, y: float | None) -> tuple[float, float] | None:
+    """None where something was not measured, or is no number."""
+    return (x, y) if x is not None and y is not None and math.isfinite(x) and math.isfinite(y) else None
 
 
 def _axis(values: Sequence[float], *, zero: bool) -> list[float]:

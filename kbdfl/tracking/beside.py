@@ -77,11 +77,13 @@ class Beside:
             self._again_s = None
 
     def _opened(self) -> Writer:
-        if self._writer is None:
+        writer = self._writer
+        if writer is None:
             with _OPENING:
-                self._writer = self._class(self._folder, begins=self._begins, done=None)
+                writer = self._class(self._folder, begins=self._begins, done=None)
+            self._writer = writer
             self._begins, self._revision, self._newest = False, 0, None
-        return self._writer
+        return writer
 
     def _look(self) -> None:
         writer = self._opened()

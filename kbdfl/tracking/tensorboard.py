@@ -17,10 +17,11 @@ from kbdfl.tracking.rows import scalars, step_of
 try:
     from google.protobuf.message import DecodeError
     from tensorboardX import event_file_writer, summary
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto import event_pb2
 except ImportError:
     raise ConfigError("TensorBoard's files need tensorboardX: pip install 'kbdfl[tensorboard]'") from None
 
+proto: Any = event_pb2  # made when it is imported, so that no type checker finds its names
 FOLDER = "tensorboard"
 _FILES = "events.out.tfevents.*"
 
@@ -39,7 +40,7 @@ class TensorBoard:
         )
         if done is not None and files:
             # TensorBoard leaves out what earlier files hold from this step on.
-            self._event(done + 1, session_log=SessionLog(status=SessionLog.START))
+            self._event(done + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
         if not files:
             # Indented by four, Markdown shows it as it stands.
             config = (folder / "config.toml").read_text("utf-8").splitlines()
@@ -60,7 +61,7 @@ class TensorBoard:
 
     def _event(self, step: int, at_s: float | None = None, **what: Any) -> None:
         at_s = time.time() if at_s is None else at_s
-        self._file.write_event(Event(step=step, wall_time=at_s, **what))
+        self._file.write_event(proto.Event(step=step, wall_time=at_s, **what))
 
 
 def _last_steps(files: list[Path]) -> dict[str, int]:
@@ -68,7 +69,7 @@ def _last_steps(files: list[Path]) -> dict[str, int]:
     last: dict[str, int] = {}
     for file in files:
         for event in _events(file):
-            if event.session_log.status == SessionLog.START:
+            if event.session_log.status == proto.SessionLog.START:
                 last = {name: min(step, event.step - 1) for name, step in last.items()}
             for value in event.summary.value:
                 last[value.tag] = max(event.step, last.get(value.tag, 0))
@@ -87,6 +88,6 @@ def _events(file: Path) -> Iterator[Any]:
             if len(body) < length + 4:
                 return
             try:
-                yield Event.FromString(body[:-4])
+                yield proto.Event.FromString(body[:-4])
             except DecodeError:
                 return

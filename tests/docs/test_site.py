@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import shutil
 
 import pytest
 
@@ -51,6 +52,30 @@ def test_a_command_page_says_what_help_says():
     assert "`--me TEXT`" in page
     assert "Who you are in it" in page
     assert all(f"kbdfl {name}" in commands.list_page() for name in commands.names())
+    assert "\n## Differential privacy\n" in commands.page("simulate")
+
+
+def test_a_worker_answers_on_a_page_that_was_opened_from_a_folder(tmp_path):
+    """As the search asks it: nothing is served, and browsers start no worker from a file."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if (chromium := next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)) is None:
+        pytest.skip("no Chromium is installed (Debian: apt install chromium)")
+    shim = ROOT / "docs" / "javascripts" / "iframe-worker.js"
+    (tmp_path / "worker.js").write_text('addEventListener("message", ({ data }) => postMessage(data + 1));')
+    (tmp_path / "index.html").write_text(f'<body><script src="{shim.as_uri()}"></script>')
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto((tmp_path / "index.html").as_uri())
+        answer = page.evaluate(
+            """() => new Promise((said) => {
+              const worker = new Worker("worker.js");
+              worker.addEventListener("message", ({ data }) => said(data));
+              worker.postMessage(41);
+            })"""
+        )
+        browser.close()
+    assert answer == 42
 
 
 @pytest.mark.parametrize(

@@ -294,14 +294,16 @@ def display(data, *, raw, display_id):
     print("begins", data["text/plain"])
     return Output()
 shell, inside = types.ModuleType("IPython"), types.ModuleType("IPython.display")
-inside.display = display
+shell.display, inside.display = inside, display
 sys.modules |= {"ipykernel.zmqshell": types.ModuleType("z"), "IPython": shell, "IPython.display": inside}
 """
 
 
 def barred(before, shown):
     """What a bar of three rounds, one of them done before, prints in another interpreter."""
-    code = f"with rounds_bar(3, 1, shown={shown}) as bar: bar.update(); bar.update(); bar.set_postfix_str('end')"
+    code = (
+        f"with rounds_bar(3, 1, shown={shown}) as bar: bar.update(); bar.update(); bar.set_postfix_str('end')"
+    )
     return in_another_python(f"{before}\nfrom kbdfl.api.bars import rounds_bar\n{code}")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from kbdfl.algorithms import Algorithm, FedAvg
+from kbdfl.algorithms.aggregate import RunningSum
 from kbdfl.algorithms.secure import SecureAggregation
 from kbdfl.assignment import Assignment
 from kbdfl.coordinator import Coordinator, Finished, Wait
@@ -135,6 +136,15 @@ def test_an_update_by_itself_is_in_no_sum():
     coordinator, _ = begun()
     with pytest.raises(Conflict, match="must come in that sum"):
         coordinator._now.gathered.add("d", None, None, weight=1.0)
+
+
+def test_a_sum_without_noise_joins_none_that_has_it():
+    coordinator, _ = begun()
+    gathered = coordinator._now.gathered
+    plain = RunningSum((), coordinator.params.size, 0.0)
+    with pytest.raises(Conflict, match="must not join"):
+        gathered.merge(plain)
+    assert gathered.count == 0
 
 
 def test_a_sum_of_too_few_for_its_noise_is_not_released():

@@ -7,7 +7,6 @@ from typing import Any
 from kbdfl.device_sim.typing.imports.dates import DateOrder, when, whole_numeric
 from kbdfl.device_sim.typing.imports.items import (
     NO_TEXT,
-    OTHERS,
     TEXT_NAMES,
     TIME_NAMES,
     USER_NAMES,
@@ -15,6 +14,7 @@ from kbdfl.device_sim.typing.imports.items import (
     Malformed,
     Note,
     Options,
+    others_of,
 )
 from kbdfl.device_sim.typing.records import Message
 from kbdfl.errors import ConfigError
@@ -99,7 +99,7 @@ def message_of(
     if not isinstance(user, str):
         return Malformed(line, "the user is no name")
     if options.me and not options.is_me(user):
-        return OTHERS
+        return others_of(user)
     value = record.get(columns.time) if columns.time is not None else None
     time = None
     if value is not None and value != "":

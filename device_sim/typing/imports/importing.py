@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kbdfl.device_sim.typing.imports.detect import open_export
-from kbdfl.device_sim.typing.imports.items import NO_TEXT, Malformed, Note, Options, Skipped
+from kbdfl.device_sim.typing.imports.items import NO_TEXT, Malformed, Note, Options, Skipped, listed
 from kbdfl.device_sim.typing.imports.masking import MARKS, mask
 from kbdfl.device_sim.typing.records import Message, write_messages
 from kbdfl.errors import ConfigError, DataError
 
 LONGEST_MESSAGE = 10_000  # characters; what is longer was pasted, not typed
+MOST_OTHERS = 8  # names that are remembered for whoever gave a wrong one
 NAMED_LINES = 10  # malformed records that are named; all are counted
 _INVISIBLE = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\x00-\x08\x0b-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -56,9 +57,12 @@ def import_typing(
 
     def kept() -> Iterator[Message]:
         names: dict[str, str] = {}
+        others: dict[str, None] = {}
         for item in items:
             if isinstance(item, Skipped):
                 _skip(summary, item.reason)
+                if item.of and len(others) < MOST_OTHERS:
+                    others[item.of] = None
             elif isinstance(item, Malformed):
                 _count_malformed(summary, item, path, strict)
             elif isinstance(item, Note):
@@ -76,8 +80,9 @@ def import_typing(
         if not summary.messages:
             reasons = [f"{reason} {count:,}" for reason, count in summary.skipped.items()]
             reasons += [f"malformed {summary.malformed:,}"] if summary.malformed else []
+            known = f"; --me must be one of {listed(others)}" if options.me and others else ""
             raise DataError(
-                f"no message to keep in {path}, read as {summary.format}: {', '.join(reasons) or 'empty'}"
+                f"no message to keep in {path}, read as {summary.format}: {', '.join(reasons) or 'empty'}{known}"
             )
 
     write_messages(out, kept())

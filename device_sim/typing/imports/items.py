@@ -1,11 +1,12 @@
 """What importers are asked and what they answer.
 
 An importer is a function of an opened file and `Options` that yields, in the order of the file: a `Message`, a
-`Skipped` or a `Malformed` for every record, and now and then a `Note`. None but the message holds a word of the file.
+`Skipped` or a `Malformed` for every record, and now and then a `Note`. None but the message holds a word of the file,
+save the names of those whose messages are skipped.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import tzinfo
 from typing import NoReturn
 
@@ -20,9 +21,10 @@ TIME_NAMES = ("time", "timestamp", "date", "datetime", "created_at", "created_ut
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A whole record that is not kept; `reason` is one of few phrases, for they are counted."""
+    """A whole record that is not kept; `reason` is one of few phrases, for they are counted. `of`: whose it is."""
 
     reason: str
+    of: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,19 @@ class Options:
         return any(isinstance(name, str) and name.strip().casefold() in mine for name in names)
 
 
+def others_of(name: object) -> Skipped:
+    """A message of somebody else's, whose name is kept for the case that all are."""
+    return Skipped(OTHERS.reason, of=name) if isinstance(name, str) else OTHERS
+
+
+def listed(names: Iterable[str]) -> str:
+    """Some names, as a message in one line has them."""
+    found = list(dict.fromkeys(names))
+    return ", ".join(name[:40] for name in found[:6]) + (" ..." if len(found) > 6 else "")
+
+
 def ask_who(what: str, names: Iterable[str]) -> NoReturn:
     """Raise ConfigError: `what` does not say who one is, and `names` are in it."""
-    found = list(dict.fromkeys(names))
-    listed = ", ".join(name[:40] for name in found[:6]) + (" ..." if len(found) > 6 else "")
     raise ConfigError(
-        f"{what} does not say who you are: --me must name you, one of {listed or 'its senders'}"
+        f"{what} does not say who you are: --me must name you, one of {listed(names) or 'its senders'}"
     )

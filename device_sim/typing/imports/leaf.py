@@ -10,13 +10,24 @@ from dataclasses import replace
 from typing import Any
 
 from kbdfl.device_sim.typing.imports.dates import when
-from kbdfl.device_sim.typing.imports.items import NO_TEXT, OTHERS, Item, Items, Malformed, Options, Skipped
+from kbdfl.device_sim.typing.imports.items import (
+    NO_TEXT,
+    Item,
+    Items,
+    Malformed,
+    Options,
+    Skipped,
+    others_of,
+)
 from kbdfl.device_sim.typing.imports.jsonstream import Found, Keys, parts
 from kbdfl.device_sim.typing.imports.opened import Opened
 from kbdfl.device_sim.typing.records import Message
 
 _NO_WORDS = {"<BOS>", "<EOS>", "<PAD>"}
 _OVERLAPPING = Skipped("overlaps the window before it")
+SHORTEST_WINDOW = (
+    8  # characters; Shakespeare's have 80, and messages of two, "no" and "ok", easily seem to overlap
+)
 MOST_WAITING = 50_000  # samples of a user that wait for their labels, which stand behind all of them
 
 
@@ -69,7 +80,7 @@ def _sample(part: Found, user: str, options: Options, window: "_Window") -> Item
     if not user:
         return Malformed(part.line, "a user without a name")
     if options.me and not options.is_me(user):
-        return OTHERS
+        return others_of(user)
     text = _text(part.value)
     if text is None:
         return Malformed(part.line, "a sample is no text")
@@ -114,6 +125,7 @@ class _Window:
 
     def overlaps(self, text: str) -> bool:
         """Whether `text` repeats all but the first character of the one before, and of the last one kept."""
-        moved = len(text) > 1 and len(text) == len(self._last) and text[:-1] == self._last[1:]
+        last = self._last
+        moved = len(text) >= SHORTEST_WINDOW and text != last and text[:-1] == last[1:]
         self._last, self._steps = text, self._steps + 1 if moved else 0
         return self._steps % len(text) != 0

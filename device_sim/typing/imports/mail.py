@@ -23,6 +23,7 @@ from kbdfl.device_sim.typing.imports.items import (
     Note,
     Options,
     Skipped,
+    others_of,
 )
 from kbdfl.device_sim.typing.imports.opened import Opened
 from kbdfl.device_sim.typing.imports.quoting import own_words, text_of_html, unwrapped
@@ -115,7 +116,7 @@ def _message(line: int, mail: bytes, options: Options, *, by_label: bool) -> Ite
         return Malformed(line, "a mail without a sender")
     labels = {label.strip().lower() for label in _header(head, "X-Gmail-Labels").split(",")}
     if options.me and not options.is_me(sender):
-        return OTHERS
+        return others_of(sender)
     if by_label and not labels & SENT:
         return OTHERS
     if labels & _DRAFTS:

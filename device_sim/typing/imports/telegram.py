@@ -12,13 +12,13 @@ from kbdfl.device_sim.typing.imports.items import (
     FORWARDED,
     MEDIA,
     NO_TEXT,
-    OTHERS,
     SYSTEM,
     Item,
     Items,
     Malformed,
     Options,
     ask_who,
+    others_of,
 )
 from kbdfl.device_sim.typing.imports.jsonstream import Found, Keys, parts
 from kbdfl.device_sim.typing.imports.masking import MARKS
@@ -83,7 +83,7 @@ def _message(part: Found, options: Options, *, owner: str | None, saved: bool, m
     else:
         mine = sender[0] == owner if owner is not None else saved
     if not mine:
-        return OTHERS
+        return others_of(record.get("from"))
     if record.get("forwarded_from") is not None or record.get("via_bot") is not None:
         return FORWARDED
     text = _text(record.get("text"), masked)

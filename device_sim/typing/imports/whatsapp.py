@@ -14,7 +14,6 @@ from kbdfl.device_sim.typing.imports.fields import ambiguous
 from kbdfl.device_sim.typing.imports.items import (
     MEDIA,
     NO_TEXT,
-    OTHERS,
     SYSTEM,
     Item,
     Items,
@@ -22,6 +21,7 @@ from kbdfl.device_sim.typing.imports.items import (
     Options,
     Skipped,
     ask_who,
+    others_of,
 )
 from kbdfl.device_sim.typing.imports.opened import Opened
 from kbdfl.device_sim.typing.records import Message
@@ -107,7 +107,7 @@ def _message(begun: re.Match[str], more: list[str], line: int, order: str, optio
     if sender is None:
         return SYSTEM
     if not options.is_me(sender[1]):
-        return OTHERS
+        return others_of(sender[1])
     first = begun["rest"][sender.end() :]
     if first.startswith("\u200e"):
         return SYSTEM

@@ -238,6 +238,14 @@ def test_a_file_without_a_message_of_ones_own_says_what_it_holds(exports, run):
         run(exports["whatsapp"][0], ["Zoe"])
 
 
+@pytest.mark.parametrize(
+    ("format", "name"), [("whatsapp", "Ann"), ("telegram", "Ann"), ("csv", "ann"), ("mbox", "@")]
+)
+def test_whoever_is_called_otherwise_hears_who_is_in_the_file(format, name, exports, run):
+    with pytest.raises(DataError, match=rf"someone else's .*; --me must be one of .*{name}"):
+        run(exports[format][0], ["Zoe"])
+
+
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xef\xbb\xbf"])
 def test_an_empty_file_is_refused(content, run, tmp_path):
     path = tmp_path / "file"

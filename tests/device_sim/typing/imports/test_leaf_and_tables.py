@@ -52,10 +52,15 @@ def test_a_user_with_very_many_samples_keeps_texts_and_the_last_times(read, monk
 
 def test_windows_over_a_play_are_kept_once_a_length(read):
     play = "to be or not to be that is the question"
-    windows = [play[i : i + 5] for i in range(len(play) - 4)]
+    windows = [play[i : i + 8] for i in range(len(play) - 7)]
     kept = [item.text for item in read(read_leaf, document(a={"x": windows})) if isinstance(item, Message)]
-    assert "".join(kept) == play[: len(kept) * 5]
-    assert len(kept) == 7
+    assert "".join(kept) == play[: len(kept) * 8]
+    assert len(kept) == 4
+
+
+def test_short_messages_and_repeated_ones_are_no_windows(read):
+    texts = ["no", "ok", "ok", "hahah", "ahaha", "........", "........"]
+    assert [item.text for item in read(read_leaf, document(a={"x": texts}))] == texts
 
 
 def test_columns_are_found_by_usual_names_or_by_option(read):
