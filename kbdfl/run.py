@@ -270,8 +270,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = path / "metrics.jsonl"
-        self.checkpoints = path / "checkpoints"
+        self.metrics: Path = path / "metrics.jsonl"
+        self.checkpoints: Path = path / "checkpoints"
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -91,7 +91,7 @@ class RunningSum:
         self._transforms, self._norm_bound = transforms, norm_bound
         self._total = np.zeros(size)
         self._weight = 0  # in steps of WEIGHT_STEP: whole numbers add up exactly
-        self.count = 0
+        self.count: int = 0
 
     def add(self, device: str, update: Update, draws: Draws, *, weight: float, scale: float = 1.0) -> None:
         factor = scale

@@ -39,7 +39,7 @@ class Tier:
 
     def __init__(self) -> None:
         self._outcomes: deque[float] = deque(maxlen=OUTCOMES)
-        self.tried_round = NEVER  # the last one in which such a phone was assigned
+        self.tried_round: int = NEVER  # the last one in which such a phone was assigned
 
     @property
     def expected_s(self) -> float:
@@ -65,12 +65,12 @@ class Roster:
     def __init__(self, capacity: int = CAPACITY, *, epoch_s: float = 0.0) -> None:
         self._capacity, self._epoch_s = capacity, epoch_s
         self._began_s: float | None = None  # the epoch
-        self.epoch = 0
+        self.epoch: int = 0
         self._rows: dict[str, int] = {}
         self._table = np.full(min(capacity, 64), _UNSEEN)
         self._codes = {"": 0}
         self.names: list[str] = []
-        self.tiers = [Tier()]  # by code; the first one's phones state none
+        self.tiers: list[Tier] = [Tier()]  # by code; the first one's phones state none
         self.utilities: list[float] = []  # what the reports of each closed round summed up to
         self._utility = 0.0
 

@@ -44,8 +44,8 @@ class Model:
 
         Raises ModelError, ConfigError.
         """
-        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
-        self.predictor = Predictor(self.bundle, threads, blocked=blocked)
+        self.bundle: Bundle = bundle if isinstance(bundle, Bundle) else load_bundle(Path(bundle))
+        self.predictor: Predictor = Predictor(self.bundle, threads, blocked=blocked)
 
     def predict(self, text: str = "", *, k: int = 3, complete: bool = False) -> Suggestions:
         """At most `k` words that may follow `text`, with their probabilities in 0..1.

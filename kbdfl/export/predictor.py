@@ -80,7 +80,7 @@ class Predictor:
 
     def __init__(self, bundle: Bundle | Path, threads: int = 1, *, blocked: Iterable[str] = ()) -> None:
         """`bundle` may be its folder; `threads` is how many one step uses. Raises ModelError, ConfigError."""
-        self.bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self.bundle: Bundle = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._vocabulary = self.bundle.vocabulary
         self._session = open_session(self.bundle, threads=threads)
         words = sorted((word, id) for id, word in enumerate(self._vocabulary.tokens) if id >= len(SPECIALS))

@@ -169,7 +169,8 @@ class Ledger:
     """The rows of one task, over `books`. Raises ConfigError where these are of another promise, or were changed."""
 
     def __init__(self, account: Account, books: Books) -> None:
-        self.account, self._books = account, books
+        self.account: Account = account
+        self._books = books
         self._rows = check_rows(books.rows())
         self._affords: tuple[int, bool] | None = None  # after so many rows
         for row in self._rows[-1:]:

@@ -18,7 +18,7 @@ from kbdfl.privacy.ledger import Account, Books, Ledger
 from kbdfl.privacy.mechanisms import LARGEST, discrete_gaussian
 from kbdfl.privacy.participation import Participations
 from kbdfl.privacy.source import Source
-from kbdfl.privacy.terms import DEFAULT_CLIP_RATE
+from kbdfl.privacy.terms import DEFAULT_CLIP_RATE, Privacy
 
 MOST_DEVICES = 1 << 20  # in one sum: with all factors it stays inside int64
 LOOSE = 2.0  # where the clip norm moves, phones clip to so many times of it, so that it is seen who is longer
@@ -29,8 +29,9 @@ class Summing:
 
     def __init__(self, size: int, clip_norm: float) -> None:
         self.clip_norm = clip_norm
-        self.total = np.zeros(size, np.int64)
-        self.count = self.within = 0
+        self.total: np.ndarray = np.zeros(size, np.int64)
+        self.count: int = 0
+        self.within: int = 0
 
     def add(self, delta: np.ndarray) -> None:
         """One device's update, float32 (P,). Raises WireError, and changes nothing, for one that is not finite."""
@@ -77,8 +78,9 @@ class Central:
             )
         if account.shares is not None:
             account.shares.each(privacy.noise_multiplier)  # refuses what cannot be drawn
-        self.privacy, self._account, self._source = privacy, account, source
-        self.ledger = Ledger(account, books)
+        self.privacy: Privacy = privacy
+        self._account, self._source = account, source
+        self.ledger: Ledger = Ledger(account, books)
         self._participations = Participations(books.participations())
         self._stream = privacy.stream(account.rounds)
         self._released: tuple[int, np.ndarray] | None = None  # of which round

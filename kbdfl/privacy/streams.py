@@ -122,7 +122,7 @@ class Banded:
     """
 
     def __init__(self, rounds: int, bands: int) -> None:
-        self.coefficients = coefficients(rounds, bands)
+        self.coefficients: tuple[int, ...] = coefficients(rounds, bands)
         self.restart()
 
     def squared_sensitivity(self, *, rounds: int, participations: int, separation: int) -> float:

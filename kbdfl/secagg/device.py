@@ -110,8 +110,8 @@ class Device:
     """
 
     def __init__(self, identity: bytes, *, seen: MutableSet[bytes], floors: Floors | None = None) -> None:
-        self.stage = "new"
-        self.floors = Floors() if floors is None else floors
+        self.stage: str = "new"
+        self.floors: Floors = Floors() if floors is None else floors
         self._identity, self._seen = identity, seen
         self._kept: _Secrets | None = None
 

@@ -65,8 +65,9 @@ class Server:
     plan: Plan
 
     def __init__(self, terms: Terms, rule: Rule | None = None) -> None:
-        self.terms, self.rule = terms, Rule() if rule is None else rule
-        self.phase = "invite"
+        self.terms: Terms = terms
+        self.rule: Rule = Rule() if rule is None else rule
+        self.phase: str = "invite"
         self._adverts: dict[bytes, Advert] = {}
         self._keys: set[bytes] = set()
         self._places: dict[bytes, int] = {}
