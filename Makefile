@@ -45,7 +45,7 @@ help:
 	@echo "make torture   a server that is killed a thousand times while phones report (KILLS=50, ARGS='--postgres --servers 3')"
 	@echo "make machine   50,000 steps of phones, crashes and rollbacks on each store, against a model (STEPS=400)"
 	@echo "make fuzz      a fuzzer on what server and phones read, under the sanitizers (FUZZ_SECONDS=600)"
-	@echo "make experiments  every comparison of docs/experiments.md, ten minutes each, bandwidth thirty (ARGS=--quick: one)"
+	@echo "make experiments  the comparisons of docs/experiments.md but privacy and words, ten minutes each, bandwidth thirty (ARGS=--quick: one)"
 	@echo "make import-1gb  kbdfl data import of 1 GiB of each format in at most 200 MiB (ARGS='--formats sms --mb 100')"
 	@echo "make bench     training and the codec's kernels beside their peers (ARGS='--json')"
 

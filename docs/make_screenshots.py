@@ -156,7 +156,7 @@ def desktop(browser: Browser, url: str) -> None:
 
 def dashboard(browser: Browser, url: str) -> None:
     """The run that made the model."""
-    page = opened(browser, url, width=1160, height=876, scale=1.25)
+    page = opened(browser, url, width=1160, height=892, scale=1.25)
     expect(page.locator("#chart-recall .scatterlayer path.js-line")).to_have_count(2, timeout=30_000)
     expect(page.locator("#chart-reports .scatterlayer path.js-line")).to_have_count(2)
     expect(page.locator("#bundle")).to_contain_text("model.onnx")

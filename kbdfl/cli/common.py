@@ -94,6 +94,11 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
+def counted(number: int, what: str) -> str:
+    """1 user, 2,000 users."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def progress(iterable: Iterable[Any] | None = None, **options: Any) -> tqdm:
     """A progress bar on standard error, shown only when that is a terminal."""
     return tqdm(iterable, file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)

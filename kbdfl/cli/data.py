@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kbdfl.cli.common import Group, json_option, progress, seed_option, show
+from kbdfl.cli.common import Group, counted, json_option, progress, seed_option, show
 from kbdfl.cli.own_data import export, import_
 
 QUANTILES = {"p10": 0.1, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -66,7 +66,7 @@ def generate(
             "seed": seed,
         },
         as_json=as_json,
-        text=f"{messages:,} messages of {len(names):,} users in {out} ({size:,} bytes)",
+        text=f"{counted(messages, 'message')} of {counted(len(names), 'user')} in {out} ({size:,} bytes)",
     )
 
 

@@ -98,6 +98,8 @@ def experiment(
         table(study, columns),
         *(f"{name}: {figure:.3f}" for name, figure in figures.items() if isinstance(figure, float | int)),
     ]
+    if quick:
+        lines.append("--quick: so few rounds show that it runs, not which method is better")
     show(
         {"folder": str(folder)} | document | {"table": rows(study)},
         as_json=as_json,

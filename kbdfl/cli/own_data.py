@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbdfl.cli.common import json_option, show
+from kbdfl.cli.common import counted, json_option, show
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -94,7 +94,8 @@ def export(log: Path, out: Path, format_: str, as_json: bool) -> None:
     counts = export_typing(log, out, format=format_)
     result = {"file": str(out), "format": format_, **counts, "bytes": out.stat().st_size}
     text = (
-        f"{counts['messages']:,} messages of {counts['users']:,} users in {out} ({result['bytes']:,} bytes)"
+        f"{counted(counts['messages'], 'message')} of {counted(counts['users'], 'user')} in {out}"
+        f" ({result['bytes']:,} bytes)"
     )
     show(result, as_json=as_json, text=text)
 
@@ -124,7 +125,8 @@ def _zone(name: str | None) -> "tzinfo | None":
 def _text(result: dict[str, Any]) -> str:
     """The counts, a line each; never a word of the file."""
     lines = [
-        f"{result['messages']:,} messages of {result['users']:,} users, {result['words']:,} words, in {result['file']}",
+        f"{counted(result['messages'], 'message')} of {counted(result['users'], 'user')}, "
+        f"{counted(result['words'], 'word')}, in {result['file']}",
         f"{'format':>10}  {result['format']}",
     ]
     if result["masked"] is not None:

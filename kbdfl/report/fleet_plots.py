@@ -94,8 +94,14 @@ def _dropouts(fleet: FleetCounts) -> Plot:
         )
     figure.update_layout(barmode="stack")
     figure.update_xaxes(type="category", title="tier, and its assignments")
-    figure.update_yaxes(title="share of assignments", tickformat=".2~%")
-    return Plot("Drop-outs by tier", figure, f"Of all assignments {_lost(fleet):.1%} were dropped.")
+    lost = _lost(fleet)
+    # Without a bar an axis would reach as far below zero as above.
+    figure.update_yaxes(title="share of assignments", tickformat=".2~%", range=None if lost else [0, 0.1])
+    return Plot(
+        "Drop-outs by tier",
+        figure,
+        f"Of all assignments {lost:.1%} were dropped. Phones that came after their round was full are not among them.",
+    )
 
 
 def _lost(fleet: FleetCounts) -> float:

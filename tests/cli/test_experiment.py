@@ -58,6 +58,7 @@ def test_the_central_gap_prints_its_ratio_and_table(experiment):
     assert whole["federated_over_central"] == pytest.approx(federated / central)
     assert whole["alone_over_central"] == pytest.approx(alone / central)
     assert whole["trigram_over_central"] == pytest.approx(trigram / central)
+    assert "--quick: so few rounds show that it runs" in out
     assert f"federated_over_central: {federated / central:.3f}" in out
     assert (folder / "table.md").read_text() in out
 

@@ -59,7 +59,7 @@ def test_nothing_that_is_printed_quotes_the_file(options, kbdfl, chat, tmp_path)
 
 def test_in_words_it_names_counts_and_lines(kbdfl, chat, tmp_path):
     _, printed, _ = kbdfl("data", "import", chat, "--me", "Ann", "--out", tmp_path / "log.jsonl")
-    assert "1 messages of 1 users, 4 words" in printed
+    assert "1 message of 1 user, 4 words" in printed
     assert "email 1" in printed
     assert "1: someone else's" in printed
     assert "1: line 3 (no such day or hour)" in printed
@@ -94,7 +94,7 @@ def test_what_is_imported_can_be_described_exported_and_imported_again(kbdfl, ch
     assert kbdfl("data", "import", leaf, "--out", back)[0] == 0
     before, after = next(read_messages(log)), next(read_messages(back))
     assert (before.user, before.text, before.time) == (after.user, after.text, after.time)
-    assert "1 messages of 1 users" in kbdfl("data", "export", log, "--out", tmp_path / "log.jsonl.gz")[1]
+    assert "1 message of 1 user in" in kbdfl("data", "export", log, "--out", tmp_path / "log.jsonl.gz")[1]
 
 
 @pytest.mark.parametrize(

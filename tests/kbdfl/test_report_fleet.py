@@ -184,3 +184,10 @@ def test_a_fleet_that_nobody_was_asked_of_is_drawn_too(read):
 def test_a_tiers_name_is_no_markup(read):
     dropouts = fleet_plots(read(FLEET | {"tiers": {"<b>mid</b>": TIER}}))[1]
     assert dropouts.figure.data[0].x[0].startswith("&lt;b&gt;mid")
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+def test_an_axis_of_shares_begins_at_nothing(read, lost):
+    dropouts = fleet_plots(read(tier(dropped=dict.fromkeys(REASONS, lost))))[1]
+    shown = dropouts.figure.layout.yaxis.range
+    assert shown == (None if lost else (0, 0.1))
