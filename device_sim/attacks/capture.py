@@ -86,7 +86,9 @@ def logs_of(source: Source, vocabulary: Vocabulary, *, phones: int, seed: int) -
             found[user] = sentences
         if len(found) == phones:
             return found
-    raise DataError(f"the source {source.name} has {len(found)} held-out users to audit with, not {phones}")
+    raise DataError(
+        f"frames must be <= {len(found)}, the held-out users of the source {source.name}, got {phones}"
+    )
 
 
 def capture(

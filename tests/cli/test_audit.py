@@ -57,7 +57,7 @@ def test_it_prints_a_table_and_ends_in_1_where_an_attack_failed(kbdfl, run, monk
         (("--mode", "loud"), "loud"),
         (("--frames", 8), "frames must lie in [32, 1000], got 8"),
         (("--noise-multiplier", -1), "noise_multiplier must lie in"),
-        (("--mode", "plain", "--frames", 900), "held-out users to audit with"),
+        (("--mode", "plain", "--frames", 900), "frames must be <= "),
         (("--mode", "plain", "--sentence", "xyzzyx"), "the model must know a word of the example"),
     ],
 )
