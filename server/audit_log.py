@@ -81,11 +81,15 @@ def verify(records: Records) -> Head:
     return head
 
 
-def entries(records: Records, *, before: int | None = None, most: int = 100) -> list[dict[str, Any]]:
-    """The last entries, or those before a number, the newest first."""
+def entries(
+    records: Records, *, before: int | None = None, most: int = 100, but_by: str | None = None
+) -> list[dict[str, Any]]:
+    """The last entries, or those before a number, the newest first; without what one of all has done."""
     rows = records.rows(
-        "SELECT entry FROM audit_log WHERE number < ? ORDER BY number DESC LIMIT ?",
+        "SELECT entry FROM audit_log WHERE number < ? AND json_extract(entry, '$.by') IS NOT ?"
+        " ORDER BY number DESC LIMIT ?",
         _ALL if before is None else before,
+        but_by,
         most,
     )
     return [json.loads(entry) for (entry,) in rows]

@@ -222,4 +222,5 @@ def translated(query: str) -> str:
     query = re.sub(r"json_extract\(entry, '\$\.round'\)", "(entry::json ->> 'round')::bigint", query)
     query = re.sub(r"json_extract\(entry, '\$\.(\w+)'\)", r"(entry::json ->> '\1')", query)
     query = re.sub(r"\bonly\b", '"only"', query)
-    return query.replace(" IS ?", " IS NOT DISTINCT FROM ?").replace("%", "%%").replace("?", "%s")
+    query = query.replace(" IS NOT ?", " IS DISTINCT FROM ?").replace(" IS ?", " IS NOT DISTINCT FROM ?")
+    return query.replace("%", "%%").replace("?", "%s")

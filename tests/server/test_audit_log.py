@@ -110,6 +110,8 @@ def test_entries_are_canonical_and_read_back_newest_first(records):
     assert newest == json.loads(text)
     assert [entry["number"] for entry in rest] == [12, 11]
     assert [entry["number"] for entry in audit_log.entries(records, before=3)] == [2, 1]
+    assert "ä" not in {entry["by"] for entry in audit_log.entries(records, but_by="ä")}
+    assert len(audit_log.entries(records, but_by="ä")) == 12
 
 
 def test_two_processes_write_one_chain(records, tmp_path):

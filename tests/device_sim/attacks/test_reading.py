@@ -121,7 +121,7 @@ def test_a_sentence_of_unknown_words_is_refused(built, logs):
 
 
 def test_too_few_users_are_refused(texts, built):
-    with pytest.raises(DataError, match="the held-out users of the source .*, got 1000"):
+    with pytest.raises(DataError, match=r"the held-out users of the source .*, got 1000"):
         logs_of(texts, built.vocabulary, phones=1_000, seed=1)
     assert len(logs_of(texts, built.vocabulary, phones=3, seed=1)) == 3
 
