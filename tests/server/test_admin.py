@@ -73,8 +73,10 @@ def test_the_api_wants_the_token(client, token, problem, header, service, log):
 
 
 def test_who_guesses_is_told_to_come_back_later(client, token, problem):
-    answers = [client.get("/v1/admin/task", headers={"Authorization": "Bearer x"}) for _ in range(12)]
-    assert [answer.status_code for answer in answers] == [401] * 10 + [429] * 2
+    answers = [client.get("/v1/admin/task", headers={"Authorization": "Bearer x"}) for _ in range(13)]
+    refused = [answer.status_code for answer in answers].index(429)
+    assert 10 <= refused <= 12  # as below
+    assert {answer.status_code for answer in answers[:refused]} == {401}
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 60
     assert "at most 10 per 1 minute logins are answered here" in problem(answers[-1])["detail"]
 
@@ -289,8 +291,10 @@ def test_a_wrong_password_is_refused_and_after_ten_nobody_is_heard(client, crede
     credentials.set_password(PASSWORD)
     token = form_token(client.get("/admin"))
     data = {"password": "wrong", "form_token": token}
-    answers = [client.post("/admin/log-in", data=data) for _ in range(11)]
-    assert [answer.status_code for answer in answers] == [403] * 10 + [429]
+    answers = [client.post("/admin/log-in", data=data) for _ in range(13)]
+    refused = [answer.status_code for answer in answers].index(429)
+    assert 10 <= refused <= 12  # a minute of the clock may end meanwhile, which lets one or two more in
+    assert {answer.status_code for answer in answers[:refused]} == {403}
     assert "that is not the password" in answers[0].text
     assert "Retry-After" in answers[-1].headers
     assert client.post("/admin/log-in", data=data | {"password": PASSWORD}).status_code == 429
