@@ -17,7 +17,7 @@ from kbdfl.errors import ConfigError, DataError, Forbidden, KbdflError
 from kbdfl.server import audit_log
 from kbdfl.server.addresses import TASK, TaskBlueprint, current, named, service, tasks
 from kbdfl.server.admin_api import BECOME, credentials, summary
-from kbdfl.server.administration import PAUSED, SERVER
+from kbdfl.server.administration import PAUSED
 from kbdfl.server.rates import LOGIN
 from kbdfl.server.sessions import LIFETIME_S, Sessions, new_id
 
@@ -170,8 +170,9 @@ def _shown() -> dict[str, Any]:
         shown |= {"now": summary(task), "rounds": [_round(entry) for entry in closed]}
         shown |= {"begun": task.service.administration.touched or task.state != PAUSED}
     if not of_task:
-        # What the server does by itself is rounds, which have a table.
-        entries = audit_log.entries(served.administration.records, most=SHOWN_ENTRIES, but_by=SERVER)
+        entries = audit_log.acts(
+            served.administration.records, most=SHOWN_ENTRIES
+        )  # a task's rounds have a table
         shown |= {"entries": [_told(entry) for entry in entries], "folder": served.folder}
         shown |= {"devices": served.administration.registry.counts()}
         shown |= {"enrolment": served.administration.registry.enrolment}

@@ -70,7 +70,7 @@ class Headers(Mapping[str, str]):
         return self._environ[_key(name)]
 
     def __iter__(self) -> Iterator[str]:
-        return (key for key in self._environ if key.startswith("HTTP_"))
+        return (key[5:].replace("_", "-") for key in self._environ if key.startswith("HTTP_"))
 
     def __len__(self) -> int:
         return sum(1 for _ in self)

@@ -17,6 +17,7 @@ BEGINNING = "0" * 64  # before the first entry
 CLOSED = ("round committed", "round abandoned")
 OPENED = "round opened"
 SPENT = "privacy budget spent"
+SEARCHED = 20_000  # entries, for what is no round: others wait meanwhile
 _ALL = 2**62
 
 
@@ -81,15 +82,24 @@ def verify(records: Records) -> Head:
     return head
 
 
-def entries(
-    records: Records, *, before: int | None = None, most: int = 100, but_by: str | None = None
-) -> list[dict[str, Any]]:
-    """The last entries, or those before a number, the newest first; without what one of all has done."""
+def entries(records: Records, *, before: int | None = None, most: int = 100) -> list[dict[str, Any]]:
+    """The last entries, or those before a number, the newest first."""
     rows = records.rows(
-        "SELECT entry FROM audit_log WHERE number < ? AND json_extract(entry, '$.by') IS NOT ?"
-        " ORDER BY number DESC LIMIT ?",
+        "SELECT entry FROM audit_log WHERE number < ? ORDER BY number DESC LIMIT ?",
         _ALL if before is None else before,
-        but_by,
+        most,
+    )
+    return [json.loads(entry) for (entry,) in rows]
+
+
+def acts(records: Records, *, most: int = 100) -> list[dict[str, Any]]:
+    """The last entries, the newest first, without those of rounds that began and ended; of the last `SEARCHED`."""
+    rows = records.rows(
+        "SELECT entry FROM audit_log WHERE number > (SELECT COALESCE(MAX(number), 0) FROM audit_log) - ?"
+        " AND json_extract(entry, '$.what') NOT IN (?, ?, ?) ORDER BY number DESC LIMIT ?",
+        SEARCHED,
+        OPENED,
+        *CLOSED,
         most,
     )
     return [json.loads(entry) for (entry,) in rows]

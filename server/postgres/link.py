@@ -222,5 +222,4 @@ def translated(query: str) -> str:
     query = re.sub(r"json_extract\(entry, '\$\.round'\)", "(entry::json ->> 'round')::bigint", query)
     query = re.sub(r"json_extract\(entry, '\$\.(\w+)'\)", r"(entry::json ->> '\1')", query)
     query = re.sub(r"\bonly\b", '"only"', query)
-    query = query.replace(" IS NOT ?", " IS DISTINCT FROM ?").replace(" IS ?", " IS NOT DISTINCT FROM ?")
-    return query.replace("%", "%%").replace("?", "%s")
+    return query.replace(" IS ?", " IS NOT DISTINCT FROM ?").replace("%", "%%").replace("?", "%s")

@@ -110,8 +110,14 @@ def test_entries_are_canonical_and_read_back_newest_first(records):
     assert newest == json.loads(text)
     assert [entry["number"] for entry in rest] == [12, 11]
     assert [entry["number"] for entry in audit_log.entries(records, before=3)] == [2, 1]
-    assert "ä" not in {entry["by"] for entry in audit_log.entries(records, but_by="ä")}
-    assert len(audit_log.entries(records, but_by="ä")) == 12
+
+
+def test_acts_are_all_but_how_rounds_began_and_ended(records, monkeypatch):
+    for what in (audit_log.OPENED, *audit_log.CLOSED, "model damaged", audit_log.SPENT, audit_log.OPENED):
+        audit_log.append(records, at_s=1.0, by="server", what=what)
+    assert [entry["number"] for entry in audit_log.acts(records, most=3)] == [17, 16]
+    monkeypatch.setattr(audit_log, "SEARCHED", 3)
+    assert [entry["what"] for entry in audit_log.acts(records)] == [audit_log.SPENT, "model damaged"]
 
 
 def test_two_processes_write_one_chain(records, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from flask import Response
 
 from kbdfl.identity import sign_request
+from kbdfl.server.answers import Headers
 from kbdfl.server.app import create_app
 from kbdfl.server.express import Express
 from kbdfl.server.plain import Plain
@@ -161,3 +162,10 @@ def test_the_answer_past_waitress_is_that_of_the_view(case, make_tasks, new_phon
     reply = express.answer(request, claims.append)
     assert told(Response(reply.content, reply.status, list(reply.headers))) == through
     assert bool(claims) == (case["headers"] == {} and case["at"] == NOW and "xx" not in case["path"])
+
+
+def test_headers_are_a_mapping_of_what_was_sent():
+    headers = Headers({"HTTP_X_KBDFL_TIME": "1", "HTTP_HOST": "x", "PATH_INFO": "/", "CONTENT_LENGTH": "2"})
+    assert dict(headers) == {"X-KBDFL-TIME": "1", "HOST": "x"}
+    assert headers["x-kbdfl-time"] == "1"
+    assert "Path-Info" not in headers
