@@ -43,7 +43,7 @@ def started(
     from kbdfl.params import write_atomically
     from kbdfl.server.administration import Administration, TaskAdministration
     from kbdfl.server.database import lock_folder
-    from kbdfl.server.followed import followed
+    from kbdfl.server.followed import following
     from kbdfl.server.service import TaskService
     from kbdfl.server.tasks import ServedTask, Tasks
 
@@ -63,12 +63,13 @@ def started(
             address.keep(plan.folder)
         server = Administration(plan.folder, wall_clock=time.time, **shared)
         open_.callback(server.close)
+        follow = open_.enter_context(following(track))
         for task, begins, parts in zip(plan.tasks, begin, prepared, strict=True):
             coordinator, store, background = parts
             own = TaskAdministration(server, name=task.name, begins=task.begins)
             service = TaskService(coordinator, store, background=background, administration=own)
-            open_.enter_context(followed(service, track, begins=begins))
             open_.callback(service.close)
+            follow(service, begins=begins)
             service.start()
             services.append(service)
             if task.name is not None:

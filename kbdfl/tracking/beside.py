@@ -13,18 +13,18 @@ Row = dict[str, Any]
 
 LOOK_S = 0.5  # between two looks at what is new
 RETRY_S = 60.0  # until a tracker that failed is asked again
-LAST_S = 10.0  # for what is left when the run ends
+LAST_S = 10.0  # for what is left when runs end
 SOCKET = "socket_"  # what crossed it grows after the round has closed, by the answers to its last reports
-_OPENING = threading.Lock()  # MLflow makes its tables by way of what is one for the whole process
 
 
 class Beside:
     """One tracker of one run. Figures that stand there are passed over: none is written twice, whoever was killed.
 
     `rows(since)` gives the rows of metrics.jsonl that came or changed after a revision, in the order of rounds, and the
-    newest revision; `closed_s(count)` when the last `count` rounds closed, by round, in seconds since 1970, as far as
-    that is known. `say` is told in one line when the tracker fails, of whatever kind that is; it is asked again later,
-    and gets what it lacks. What crossed the socket is written once the next round has closed.
+    newest revision; `closed_s(first, last)` when these rounds and those between closed, by round, in seconds since
+    1970, as far as that is known. `say` is told in one line when the tracker fails, of whatever kind that is; it is
+    asked again later, and gets what it lacks. What crossed the socket is written once the next round has closed, or the
+    run is over.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Beside:
         *,
         begins: bool,
         rows: Callable[[int], tuple[list[Row], int]],
-        closed_s: Callable[[int], Mapping[int, float]],
+        closed_s: Callable[[int, int], Mapping[int, float]],
         say: Callable[[str], None],
     ) -> None:
         """`begins` as in `open_tracking`. Raises ConfigError where the tracker's library is missing."""
@@ -50,11 +50,14 @@ class Beside:
         self._thread = threading.Thread(target=self._run, name=f"kbdfl-{name}", daemon=True)
         self._thread.start()
 
-    def close(self, rows: list[Row], *, finished: bool) -> None:
-        """The run ends, for now, or for good if it is `finished`: write what is left of `rows`, for LAST_S at most."""
+    def end(self, rows: list[Row], *, finished: bool) -> None:
+        """The run ends, for now, or for good if it is `finished`: let it write what is left of `rows`."""
         self._ends = rows, finished
         self._stop.set()
-        self._thread.join(LAST_S)
+
+    def wait(self, seconds: float) -> None:
+        """Until it has written that, but no longer."""
+        self._thread.join(max(seconds, 0.0))
         if self._thread.is_alive():
             self._say(f"{self._name} takes too long, and gets what it lacks when the run goes on")
 
@@ -79,35 +82,33 @@ class Beside:
     def _opened(self) -> Writer:
         writer = self._writer
         if writer is None:
-            with _OPENING:
-                writer = self._class(self._folder, begins=self._begins, done=None)
-            self._writer = writer
+            self._writer = writer = self._class(self._folder, begins=self._begins, done=None)
             self._begins, self._revision, self._newest = False, 0, None
         return writer
 
     def _look(self) -> None:
         writer = self._opened()
         rows, revision = self._rows(self._revision)
-        self._write(writer, rows, last=False)
+        self._write(writer, rows)
         if not self._stop.is_set():
             self._revision = revision
 
     def _end(self) -> None:
         rows, finished = self._ends
         writer = self._opened()
-        self._write(writer, rows, last=True)
+        self._write(writer, rows, last=True, whole=finished)
         writer.close(finished=finished)
 
-    def _write(self, writer: Writer, rows: list[Row], *, last: bool) -> None:
-        """Rows in the order of rounds. The newest one comes again, whole, with the one after it, or as the `last`."""
+    def _write(self, writer: Writer, rows: list[Row], *, last: bool = False, whole: bool = False) -> None:
+        """Rows in the order of rounds. The newest one comes again with the one after it, and is `whole` then."""
         if not rows:
             return
         by_round = {row["round"]: row for row in [*([self._newest] if self._newest else []), *rows]}
         newest = max(by_round)
-        times = self._closed_s(newest - min(by_round) + 1)
+        times = self._closed_s(min(by_round), newest)
         for number in sorted(by_round):
             row, began_s = by_round[number], time.monotonic()
-            if number == newest and not last:
+            if number == newest and not whole:
                 row = {name: value for name, value in row.items() if not name.startswith(SOCKET)}
             writer.add(row, at_s=times.get(number, time.time()))
             # As long a pause: many rounds to catch up with leave the interpreter to those of now.

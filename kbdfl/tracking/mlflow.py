@@ -7,8 +7,10 @@ files go to `mlflow-files/`. MLflow's messages to its makers are switched off un
 import hashlib
 import logging
 import os
+import threading
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ EXPERIMENT = "kbdfl"
 FILES = ("config.toml", "report.html")
 _RUN = "kbdfl.run_sha256"  # of the folder's path and config.toml: how a run is found again
 _BATCH = 100  # parameters that MLflow takes at a time
+_OPENING = threading.Lock()  # MLflow makes its tables by way of what is one for the whole process
 
 
 class MlFlow:
@@ -57,9 +60,15 @@ class MlFlow:
             tags = {_RUN: digest, "kbdfl.folder": str(folder)}
             made = self._client.create_run(experiment, run_name=folder.name, tags=tags)
             self._id = made.info.run_id
+        try:  # of a known run too, which may have been killed before it had them; the same again changes nothing
             settings = [Param(name, value) for name, value in parameters(folder).items()]
             for first in range(0, len(settings), _BATCH):
                 self._client.log_batch(self._id, params=settings[first : first + _BATCH])
+        except Exception:
+            if not known:  # or each attempt would leave one
+                with suppress(Exception):
+                    self._client.delete_run(self._id)
+            raise
 
     def add(self, row: Mapping[str, Any], *, at_s: float) -> None:
         step, at_ms = step_of(row), round(at_s * 1000)
@@ -84,14 +93,20 @@ class MlFlow:
 
 def _store(folder: Path) -> tuple[MlflowClient, str]:
     """A client of the store, and the id of our experiment there."""
-    files = None
     if "MLFLOW_TRACKING_URI" in os.environ:
         client = MlflowClient()
-    else:
-        runs = folder.resolve().parent
+        return client, _experiment(client, None)
+    runs = folder.resolve().parent
+    with _OPENING:
         client = MlflowClient(f"sqlite:///{runs / 'mlflow.db'}")
-        files = (runs / "mlflow-files").as_uri()
+        return client, _experiment(client, (runs / "mlflow-files").as_uri())
+
+
+def _experiment(client: MlflowClient, files: str | None) -> str:
     known = client.get_experiment_by_name(EXPERIMENT)
-    if known is not None:
-        return client, known.experiment_id
-    return client, client.create_experiment(EXPERIMENT, artifact_location=files)
+    made: str = (
+        client.create_experiment(EXPERIMENT, artifact_location=files)
+        if known is None
+        else known.experiment_id
+    )
+    return made

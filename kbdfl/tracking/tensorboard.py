@@ -33,19 +33,26 @@ class TensorBoard:
         place = folder / FOLDER
         place.mkdir(exist_ok=True)
         files = sorted(place.glob(_FILES))
-        self._last = _last_steps(files) if done is None else {}
+        shown = _last_steps(files)
+        done = 0 if begins and done is None else done
+        self._last = shown if done is None else {}
         # Files are named by the second, and read in the order of their names.
         self._file = event_file_writer.EventsWriter(
             str(place / "events"), filename_suffix=f".{len(files):03}"
         )
-        if done is not None and files:
-            # TensorBoard leaves out what earlier files hold from this step on.
-            self._event(done + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
-        if not files:
-            # Indented by four, Markdown shows it as it stands.
-            config = (folder / "config.toml").read_text("utf-8").splitlines()
-            self._event(0, summary=summary.text("config", "\n".join(f"    {line}" for line in config)))
-        self._file.flush()
+        try:
+            if done is not None and files:
+                # TensorBoard leaves out what earlier files hold from this step on.
+                self._event(done + 1, session_log=proto.SessionLog(status=proto.SessionLog.START))
+            if begins or not any(name.startswith("config") for name in shown):
+                # Indented by four, Markdown shows it as it stands.
+                config = (folder / "config.toml").read_text("utf-8").splitlines()
+                self._event(0, summary=summary.text("config", "\n".join(f"    {line}" for line in config)))
+            self._file.flush()
+        except OSError:
+            for file in set(place.glob(_FILES)) - set(files):  # or each attempt would leave one
+                file.unlink()
+            raise
 
     def add(self, row: Mapping[str, Any], *, at_s: float) -> None:
         step = step_of(row)

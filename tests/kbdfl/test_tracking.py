@@ -292,3 +292,56 @@ def test_every_setting_is_a_parameter(folder):
     assert found["run.seed"] == "1"
     assert found["server.rule"] == "fedadam"
     assert len(found) > 50
+
+
+def test_a_run_that_begins_in_an_old_ones_folder_hides_it(library, folder):
+    follow([library.name], folder, ROWS)
+    with open_tracking([library.name], folder, begins=True, done=None, say=refuse) as tracking:
+        tracking.add(row(0, train_loss=9.0))
+    if library.name == "tensorboard":
+        read, _ = library.read(folder)
+        assert read["train_loss"] == [(1, 9.0)]
+    else:
+        assert [run.data.metrics["train_loss"] for run in library.runs(folder)] == [9.0, 1.0]  # two runs
+
+
+def test_event_files_that_cannot_be_begun_leave_nothing_and_the_next_one_has_all(folder, monkeypatch):
+    library = Tensorboard()
+    from kbdfl.tracking.tensorboard import event_file_writer
+
+    def full(self):
+        self._py_recordio_writer.close()
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(event_file_writer.EventsWriter, "flush", full)
+        with pytest.raises(ConfigError, match="no space left"):
+            open_tracking(["tensorboard"], folder, begins=True, done=None, say=refuse)
+    assert list((folder / "tensorboard").iterdir()) == []
+    with open_tracking(["tensorboard"], folder, begins=False, done=None, say=refuse) as tracking:
+        tracking.add(ROWS[0])
+    found = library.events.EventAccumulator(str(folder / "tensorboard"))
+    found.Reload()
+    assert [name for name in found.Tags()["tensors"] if "config" in name]
+
+
+def test_an_mlflow_run_without_its_settings_is_taken_back_or_completed(folder, monkeypatch):
+    library = Mlflow()
+    from kbdfl.tracking import mlflow
+
+    def away(self, run_id, *, params=(), metrics=()):
+        raise OSError("nobody is there")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "log_batch", away)
+        with pytest.raises(ConfigError, match="nobody is there"):
+            open_tracking(["mlflow"], folder, begins=True, done=None, say=refuse)
+        assert library.runs(folder) == []
+        patch.setattr(mlflow.MlflowClient, "delete_run", away)  # as if it were killed there
+        with pytest.raises(ConfigError, match="nobody is there"):
+            open_tracking(["mlflow"], folder, begins=True, done=None, say=refuse)
+    follow_on = open_tracking(["mlflow"], folder, begins=False, done=None, say=refuse)
+    with follow_on as tracking:
+        tracking.add(ROWS[0])
+    (run,) = library.runs(folder)
+    assert run.data.params == parameters(folder)

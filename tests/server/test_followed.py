@@ -1,5 +1,6 @@
 """A service whose rounds go to a tracker beside it."""
 
+import threading
 import time
 
 import pytest
@@ -8,7 +9,7 @@ from kbdfl.cli.serve import serve as command
 from kbdfl.errors import ConfigError
 from kbdfl.run import RunFolder
 from kbdfl.server.app import create_app
-from kbdfl.server.followed import followed
+from kbdfl.server.followed import following
 from kbdfl.tracking import TRACKERS, beside
 from kbdfl.tracking.rows import scalars, step_of
 
@@ -35,7 +36,11 @@ class Kept:
 
     @property
     def figures(self):
-        return {(name, step_of(row)): value for row, _ in self.rows for name, value in scalars(row).items()}
+        kept = {}
+        for row, _ in self.rows:
+            for name, value in scalars(row).items():
+                kept.setdefault((name, step_of(row)), value)  # what stands there is passed over
+        return kept
 
 
 @pytest.fixture
@@ -67,7 +72,8 @@ def test_rounds_and_what_is_counted_after_them_reach_the_tracker(
     make_service, background, new_phone, tracker
 ):
     service = make_service(background=background[0])
-    with followed(service, ["mlflow", "mlflow"], begins=True):
+    with following(["mlflow", "mlflow"]) as follow:
+        follow(service, begins=True)
         play(service, new_phone, 3)
         assert service.wait_settled(PATIENCE_S)
         # the hour at which the audit log says that rounds closed
@@ -86,27 +92,54 @@ def test_a_tracker_that_fails_costs_one_line_of_the_log_and_no_round(
     make_service, new_phone, tracker, caplog
 ):
     tracker.breaks, service = True, make_service()
-    with followed(service, ["mlflow"], begins=False):
+    with following(["mlflow"]) as follow:
+        follow(service, begins=False)
         play(service, new_phone, 3)
         service.close()
     assert len(RunFolder(service.folder).rows()) == 3
     (line,) = [record.getMessage() for record in caplog.records if record.name == "kbdfl.server.followed"]
-    assert line == "mlflow is not written, and asked again in 60 s: nobody is there"
+    assert line == f"{service.folder.name}: mlflow is not written, and asked again in 60 s: nobody is there"
 
 
 def test_a_service_that_nobody_follows_has_no_thread_for_it(make_service, tracker):
     service = make_service()
-    with followed(service, [], begins=True):
+    with following([]) as follow:
+        follow(service, begins=True)
         service.close()
     assert (tracker.begun, tracker.closed) == ([], [])
 
 
 def test_a_library_that_is_missing_is_named_with_its_extra(make_service):
-    with (
-        pytest.raises(ConfigError, match="a tracker must be one of"),
-        followed(make_service(), ["wandb"], begins=True),
-    ):
-        raise AssertionError("it is refused before the block begins")
+    with following(["wandb"]) as follow, pytest.raises(ConfigError, match="a tracker must be one of"):
+        follow(make_service(), begins=True)
+
+
+def test_metrics_that_cannot_be_read_leave_no_follower_behind(make_service, new_phone, tracker, caplog):
+    service = make_service()
+    with following(["mlflow"]) as follow:
+        follow(service, begins=True)
+        play(service, new_phone, 1)
+        service.close()
+        (service.folder / "metrics.jsonl").write_text("{\n{\n")
+    assert len(tracker.closed) == 1
+    assert "metrics.jsonl cannot be read" in caplog.text
+
+
+def test_trackers_that_hang_share_one_deadline(make_service, tracker, monkeypatch, caplog):
+    monkeypatch.setattr(beside, "LAST_S", 0.2)
+    held, waits, wait = threading.Event(), [], beside.Beside.wait
+    monkeypatch.setattr(tracker, "close", lambda *, finished: held.wait(PATIENCE_S))
+    monkeypatch.setattr(
+        beside.Beside, "wait", lambda each, seconds: (waits.append(seconds), wait(each, seconds))
+    )
+    service = make_service()
+    with following(list(TRACKERS)) as follow:
+        for _ in range(2):
+            follow(service, begins=True)
+        service.close()
+    held.set()
+    assert caplog.text.count("takes too long") == len(waits) == 4
+    assert max(waits[1:]) <= 0 < waits[0]
 
 
 def test_the_command_offers_all_trackers():

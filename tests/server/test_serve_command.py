@@ -253,7 +253,7 @@ def test_each_round_is_tracked_once_though_the_server_was_killed(serve, tmp_path
     libraries, folder = [Tensorboard(), Mlflow()], tmp_path / "served"
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(mlflow_store, tmp_path)
-    rounds = 40
+    rounds = 80
     task = (
         f"--preset tiny --devices 20 --rounds {rounds} --cohort 2 --evaluate-every 5 --deadline-s 5".split()
     )
