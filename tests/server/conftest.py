@@ -315,7 +315,7 @@ def browser():
     if chromium is None:
         pytest.skip("no Chromium is installed (Debian: apt install chromium)")
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    playwright.expect.set_options(timeout=20_000)  # a page may wait for a busy machine
+    playwright.expect.set_options(timeout=30_000)  # a page may wait for a busy machine
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=arguments)
         yield browser

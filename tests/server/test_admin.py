@@ -371,7 +371,7 @@ def test_an_administrator_works_in_a_browser(served, browser, size):
         context = browser.new_context(viewport={"width": size[0], "height": size[1]})
         page, complaints = context.new_page(), []
         page.on("console", lambda message: complaints.append(message.text) if message.type != "log" else None)
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(30_000)
         page.goto(f"{server.url}/admin")
         page.get_by_label("Password").fill(PASSWORD)
         page.get_by_role("button", name="Log in").click()
